@@ -1,0 +1,246 @@
+//! A job: what the kernel cannot know of a group of processes.
+
+pub(crate) mod accounting;
+pub(crate) mod close;
+pub(crate) mod entry;
+pub(crate) mod freeze;
+pub(crate) mod limits;
+pub(crate) mod tree;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use jobobject_abi::info::CpuTimes;
+use jobobject_abi::{EndReason, LimitKind, Limits, StopTally, Tick};
+
+use crate::effect::GroupKey;
+use crate::manager::{Serial, Timer};
+use crate::process::ProcessKey;
+
+/// Names a job object for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job {}", self.0)
+    }
+}
+
+/// Whether a process can be in more than one job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Nesting {
+    /// In a hierarchy of jobs, as since Windows 8.
+    #[default]
+    Hierarchy,
+    /// In one job only, as before.
+    Single,
+}
+
+/// The group that stands for a job in the kernel. It is made by the first newcomer: only then is
+/// its place known. At most one effect that changes it is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// There is none.
+    None,
+    /// Being made.
+    Making,
+    /// There.
+    Ready(GroupKey),
+    /// There, and getting a fresh leaf.
+    Renewing(GroupKey),
+    /// Being removed, if nobody is in it.
+    Retiring(GroupKey),
+}
+
+impl Group {
+    pub(crate) fn key(self) -> Option<GroupKey> {
+        match self {
+            Self::None | Self::Making => None,
+            Self::Ready(key) | Self::Renewing(key) | Self::Retiring(key) => Some(key),
+        }
+    }
+}
+
+/// What is on record of a job's past.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Processes that were ever in it, as far as we saw, refused ones included.
+    pub(crate) total: u64,
+    /// Processes that a time limit ended.
+    pub(crate) terminated: u32,
+    /// Processes that were ended because they exceeded the active-process limit.
+    pub(crate) over_limit: u32,
+    /// CPU time that members had used before they came.
+    pub(crate) before: CpuTimes,
+    /// CPU time, that time included, when the present period began.
+    pub(crate) period_start: CpuTimes,
+    /// Members seen, by pid, with the number of their arrival.
+    pub(crate) seen: HashMap<u32, u64>,
+    /// Refused candidates that are not dead, or to which somebody holds a handle.
+    pub(crate) refused: Vec<ProcessKey>,
+}
+
+/// How far the end of the members has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Ending {
+    /// Nothing is being ended.
+    #[default]
+    No,
+    /// Members were asked to leave, by a stop of `root`; what has not left when the grace is over
+    /// is killed.
+    Stopping {
+        /// The job whose stop it is: this one or an ancestor.
+        root: JobId,
+    },
+    /// Members are being killed, until nobody is left.
+    Killing {
+        /// The job whose kill it is: this one or an ancestor.
+        root: JobId,
+        /// How often it has been tried.
+        round: u32,
+        /// What `root` had committed when the last kill was sent: a newcomer after that may have
+        /// been missed.
+        commits: u64,
+        /// A stop came before it: who is found now did not leave when asked.
+        after_stop: bool,
+    },
+}
+
+/// The freeze count, and how far the kernel follows it.
+#[derive(Debug, Default)]
+pub(crate) struct Freezer {
+    /// Freezes less thaws.
+    pub(crate) count: u32,
+    /// What the kernel was last told.
+    pub(crate) frozen: bool,
+    /// An effect is on its way.
+    pub(crate) busy: bool,
+    /// Calls that are answered when the kernel has followed.
+    pub(crate) waiting: Vec<Serial>,
+}
+
+/// Which of a job's timers are armed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Timers(u8);
+
+impl Timers {
+    fn bit(timer: Timer) -> u8 {
+        1 << (timer as u8)
+    }
+
+    pub(crate) fn arm(&mut self, timer: Timer) {
+        self.0 |= Self::bit(timer);
+    }
+
+    pub(crate) fn is_armed(self, timer: Timer) -> bool {
+        self.0 & Self::bit(timer) != 0
+    }
+
+    /// Disarms; tells whether it was armed.
+    pub(crate) fn take(&mut self, timer: Timer) -> bool {
+        let armed = self.is_armed(timer);
+        self.0 &= !Self::bit(timer);
+        armed
+    }
+}
+
+/// A job object.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Open handles, in all sessions.
+    pub(crate) handles: u32,
+    pub(crate) parent: Option<JobId>,
+    pub(crate) children: Vec<JobId>,
+    /// As set. `job_time` is never [`jobobject_abi::JobTime::Keep`].
+    pub(crate) limits: Limits,
+    pub(crate) group: Group,
+    /// The present leaf has lived through a kill: nobody can be born in it.
+    pub(crate) stale_leaf: bool,
+    /// The count of kills when the group or its leaf was last asked for.
+    pub(crate) leaf_kills: u64,
+    /// What the platform was last told of the members' fate when the owner dies.
+    pub(crate) guarded: bool,
+    /// A process was once put into it, or tried to be: it cannot become somebody's child any more.
+    pub(crate) used: bool,
+    /// Newcomers on their way into this job or one below it, from admission to the end.
+    pub(crate) entering: u32,
+    /// Of those, the ones that the active-process limit has let through.
+    pub(crate) admitted: u32,
+    /// Of those, the ones that the kernel is at.
+    pub(crate) acting: u32,
+    /// Entries that wait for the group, or for a place under the active-process limit.
+    pub(crate) waiting: Vec<entry::EntryId>,
+    /// Counts commits, so that a count of members knows whether it is out of date.
+    pub(crate) commits: u64,
+    pub(crate) history: History,
+    pub(crate) ending: Ending,
+    /// Counts kills, so that a birth knows whether one has passed it by.
+    pub(crate) kills: u64,
+    pub(crate) reason: EndReason,
+    /// The reason that goes on record again if the kill finds nobody.
+    pub(crate) reason_before: EndReason,
+    /// The kernel has said that nobody is left: the reason stands until somebody comes.
+    pub(crate) settled: bool,
+    pub(crate) tally: StopTally,
+    /// A time limit has struck: newcomers are refused until it is set again.
+    pub(crate) time_up: Option<LimitKind>,
+    /// [`jobobject_abi::Call::Terminate`] has signaled the object, for ever.
+    pub(crate) terminated: bool,
+    /// No newcomer any more: the last handle of a kill-on-close job is closed.
+    pub(crate) doomed: bool,
+    /// And its members have been killed for it.
+    pub(crate) swept: bool,
+    pub(crate) freezer: Freezer,
+    pub(crate) timers: Timers,
+    /// When the wall-clock time began to run.
+    pub(crate) wall_start: Option<Tick>,
+    /// Members that were there before the active-process limit was set below them may stay.
+    pub(crate) tolerated: u32,
+}
+
+impl Job {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            handles: 0,
+            parent: None,
+            children: Vec::new(),
+            limits: Limits { job_time: limits.job_time.or_unlimited(), ..limits },
+            group: Group::None,
+            stale_leaf: false,
+            leaf_kills: 0,
+            guarded: false,
+            used: false,
+            entering: 0,
+            admitted: 0,
+            acting: 0,
+            waiting: Vec::new(),
+            commits: 0,
+            history: History::default(),
+            ending: Ending::No,
+            kills: 0,
+            reason: EndReason::Exited,
+            reason_before: EndReason::Exited,
+            settled: false,
+            tally: StopTally::default(),
+            time_up: None,
+            terminated: false,
+            doomed: false,
+            swept: false,
+            freezer: Freezer::default(),
+            timers: Timers::default(),
+            wall_start: None,
+            tolerated: 0,
+        }
+    }
+
+    /// Nobody was ever in it and nobody is on the way: it can still become somebody's child.
+    pub(crate) fn never_used(&self) -> bool {
+        !self.used && self.entering == 0
+    }
+
+    /// A wait for the job object would succeed.
+    pub(crate) fn is_signaled(&self) -> bool {
+        self.terminated || self.time_up == Some(LimitKind::JobTime)
+    }
+}

@@ -1,0 +1,3 @@
+//! What every object of the manager has: handles.
+
+pub(crate) mod handle;

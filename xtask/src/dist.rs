@@ -1,0 +1,44 @@
+//! `cargo xtask dist`: the `job` binary that we ship.
+//!
+//! It is linked statically, so that one file runs on every distribution, in containers without a
+//! libc, and starts without a dynamic loader.
+
+use std::fs;
+use std::process::ExitCode;
+
+use crate::args::{self, Args};
+use crate::cargo::Workspace;
+use crate::trouble::Trouble;
+
+const HELP: &str = "\
+Builds the static, stripped `job` binary that we ship, as target/dist/job.
+
+Usage: cargo xtask dist
+";
+
+pub(crate) fn main(mut args: Args) -> Result<ExitCode, Trouble> {
+    match args.option()?.as_deref() {
+        None => {}
+        Some("-h" | "--help") => return args::help(HELP),
+        Some(other) => return Err(args::unknown("dist", other)),
+    }
+    let workspace = Workspace::load()?;
+    let dist = workspace.target.join("dist");
+    let mut cargo =
+        workspace.cargo(["build", "--release", "--locked", "--package=jobobject-cli", "--bin=job"]);
+    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    let built = workspace.build_static(cargo, &dist.join("build"))?;
+    let job = built.iter().find(|executable| executable.name == "job");
+    let job = job.ok_or_else(|| Trouble::failed("the build made no `job`"))?;
+
+    let shipped = dist.join("job");
+    // Not written over: the old one may be running, and then cannot be opened for writing.
+    fs::remove_file(&shipped)
+        .or_else(
+            |error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) },
+        )
+        .map_err(Trouble::io(shipped.display()))?;
+    let size = fs::copy(&job.path, &shipped).map_err(Trouble::io(shipped.display()))?;
+    println!("{}  {} KiB, static", shipped.display(), size.div_ceil(1024));
+    Ok(ExitCode::SUCCESS)
+}
