@@ -36,9 +36,11 @@ fn main() {
     }
     command.arg("-o").arg(&image).arg("guardian/main.rs");
     // A wrapper or flags of the surrounding build must not reach this compiler by the environment.
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
+    {
         command.env_remove(name);
     }
-    let status = command.status().unwrap_or_else(|error| panic!("cannot run the compiler: {error}"));
+    let status =
+        command.status().unwrap_or_else(|error| panic!("cannot run the compiler: {error}"));
     assert!(status.success(), "the guardian does not compile: {command:?}");
 }

@@ -3,8 +3,9 @@
 //! Installing needs root. Downloading a package and taking one file out of it does not, and changes
 //! nothing on the machine; so only what must be installed is.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -72,12 +73,11 @@ pub(crate) fn depends(package: &str) -> Vec<String> {
 /// not at all, whoever else is doing the same.
 pub(crate) fn extract(package: &str, pattern: &str, file: &Path) -> Result<(), String> {
     let scratch = PathBuf::from(format!("{}.{}.part", file.display(), std::process::id()));
-    fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
-    let extracted = download(package, &scratch)
-        .and_then(|archive| unpack(&archive, pattern, &scratch.join("file")));
-    let kept = extracted.and_then(|new| {
-        fs::rename(new, file).map_err(|error| format!("{}: {error}", file.display()))
-    });
+    fs::create_dir_all(&scratch).map_err(about(&scratch))?;
+    let new = scratch.join("file");
+    let kept = download(package, &scratch)
+        .and_then(|archive| unpack(&archive, pattern, &new))
+        .and_then(|()| fs::rename(&new, file).map_err(about(file)));
     // What cannot be removed is in nobody's way.
     let _ = fs::remove_dir_all(&scratch);
     kept
@@ -86,32 +86,33 @@ pub(crate) fn extract(package: &str, pattern: &str, file: &Path) -> Result<(), S
 fn download(package: &str, folder: &Path) -> Result<PathBuf, String> {
     println!("downloading {package} with apt-get ...");
     run(plain("apt-get").args(PATIENCE).args(["download", package]).current_dir(folder))?;
-    let mut files = fs::read_dir(folder)
-        .map_err(|error| error.to_string())?
-        .flatten()
-        .map(|entry| entry.path());
-    files
-        .find(|file| file.extension().is_some_and(|end| end == "deb"))
-        .ok_or_else(|| format!("{package}: nothing came"))
+    let mut files =
+        fs::read_dir(folder).map_err(about(folder))?.flatten().map(|entry| entry.path());
+    let archive = files.find(|file| file.extension().is_some_and(|end| end == "deb"));
+    archive.ok_or_else(|| format!("{package}: nothing came"))
 }
 
-fn unpack(archive: &Path, pattern: &str, file: &Path) -> Result<PathBuf, String> {
-    let describe = |error: std::io::Error| format!("{}: {error}", archive.display());
-    let mut contents = plain("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(archive)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(describe)?;
-    let taken = contents.stdout.take().ok_or("no pipe from dpkg-deb")?;
+fn unpack(archive: &Path, pattern: &str, file: &Path) -> Result<(), String> {
+    let mut contents = plain("dpkg-deb");
+    contents.arg("--fsys-tarfile").arg(archive).stdout(Stdio::piped());
+    let mut contents = contents.spawn().map_err(about(archive))?;
+    let pipe = contents.stdout.take().ok_or("no pipe from dpkg-deb")?;
     let mut tar = plain("tar");
-    tar.args(["--extract", "--to-stdout", "--wildcards", pattern]).stdin(taken);
-    let status =
-        tar.stdout(fs::File::create(file).map_err(describe)?).status().map_err(describe)?;
-    let whole = contents.wait().map_err(describe)?.success() && status.success();
-    whole
-        .then(|| file.to_owned())
-        .ok_or_else(|| format!("{}: no `{pattern}` in it", archive.display()))
+    tar.args(["--extract", "--to-stdout", "--wildcards", pattern]).stdin(pipe);
+    let taken = tar.stdout(executable(file).map_err(about(file))?).status();
+    let whole = contents.wait().map_err(about(archive))?.success()
+        && taken.map_err(about(archive))?.success();
+    whole.then_some(()).ok_or_else(|| format!("{}: no `{pattern}` in it", archive.display()))
+}
+
+fn about(path: &Path) -> impl FnOnce(io::Error) -> String {
+    let path = path.display().to_string();
+    move |error| format!("{path}: {error}")
+}
+
+/// A new file that may be executed, as the programs that we take out of packages are.
+fn executable(file: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o755).open(file)
 }
 
 /// A way to be root without asking anybody.

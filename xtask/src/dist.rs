@@ -31,14 +31,10 @@ pub(crate) fn main(mut args: Args) -> Result<ExitCode, Trouble> {
     let job = built.iter().find(|executable| executable.name == "job");
     let job = job.ok_or_else(|| Trouble::failed("the build made no `job`"))?;
 
-    let shipped = dist.join("job");
-    // Not written over: the old one may be running, and then cannot be opened for writing.
-    fs::remove_file(&shipped)
-        .or_else(
-            |error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) },
-        )
-        .map_err(Trouble::io(shipped.display()))?;
-    let size = fs::copy(&job.path, &shipped).map_err(Trouble::io(shipped.display()))?;
+    let (new, shipped) = (dist.join("job.new"), dist.join("job"));
+    // Renamed over the old one, not written over it: that may be running, and then is locked.
+    let size = fs::copy(&job.path, &new).map_err(Trouble::io(new.display()))?;
+    fs::rename(&new, &shipped).map_err(Trouble::io(shipped.display()))?;
     println!("{}  {} KiB, static", shipped.display(), size.div_ceil(1024));
     Ok(ExitCode::SUCCESS)
 }

@@ -34,6 +34,39 @@ impl Tally {
     }
 }
 
+/// Counts the results in the output of one `cargo test`, its messages included.
+///
+/// A test may start its own binary again as a helper, whose result line then stands among the
+/// others. So of each binary only the last one counts. Documentation has no such tests, but is run in
+/// parts, each with a line of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    settled: Tally,
+    last: Tally,
+    documentation: bool,
+}
+
+impl Counter {
+    pub(crate) fn read(&mut self, line: &str) {
+        let message = line.trim_start();
+        let documentation = message.starts_with("Doc-tests ");
+        if documentation || message.starts_with("Running ") {
+            *self = Self { settled: self.sum(), last: Tally::default(), documentation };
+        } else if let Some(results) = Tally::of_line(line) {
+            match self.documentation {
+                true => self.last += results,
+                false => self.last = results,
+            }
+        }
+    }
+
+    pub(crate) fn sum(&self) -> Tally {
+        let mut sum = self.settled;
+        sum += self.last;
+        sum
+    }
+}
+
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
@@ -68,6 +101,18 @@ mod tests {
         ] {
             assert_eq!(Tally::of_line(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_helper_that_a_test_started_is_not_counted() {
+        let mut counter = Counter::default();
+        let one = "test result: ok. 1 passed; 0 failed; 0 ignored";
+        let ten = "test result: ok. 9 passed; 0 failed; 1 ignored";
+        let parts = ["     Running tests/a.rs (x)", one, ten, "     Running tests/b.rs (y)", one];
+        parts.iter().for_each(|line| counter.read(line));
+        assert_eq!(counter.sum(), Tally { passed: 10, failed: 0, skipped: 1 });
+        ["   Doc-tests a", one, one].iter().for_each(|line| counter.read(line));
+        assert_eq!(counter.sum().passed, 12);
     }
 
     #[test]

@@ -32,7 +32,7 @@ Boots Debian kernels in an emulator, one after the other, and runs the tests in 
 Usage: cargo xtask vm [OPTIONS] [-- PROGRAM [ARGS...]]
 
   --kernel SERIES    a kernel series, such as 6.12; again for more (default: 6.1 and 6.12)
-  --package NAME     only the tests of this package; again for more
+  --package NAME     only this package's tests, with only its executables; again for more
   --filter NAME      only the tests whose name contains this; again for more
   --timeout SECONDS  for one kernel, from power-on to power-off (default: 900)
   --memory SIZE      of the machine, as the emulator takes it (default: 2G)

@@ -17,17 +17,54 @@ pub(crate) const NOT_MOUNTED: &str = "mount the cgroup v2 hierarchy, as root: \
 const NO_ROOM: &str = "a group above bounds their number or depth: see cgroup.max.descendants and cgroup.max.depth \
     there, or end jobs first";
 /// What to do when descriptors run out.
-const NO_DESCRIPTORS: &str = "raise the number of open files (ulimit -n), or keep fewer jobs at a time";
+const NO_DESCRIPTORS: &str =
+    "raise the number of open files (ulimit -n), or keep fewer jobs at a time";
 
 /// The kernel said no.
 pub(crate) fn fault(call: &'static str, target: impl Into<String>, errno: Errno) -> Fault {
+    let hint = matches!(errno, Errno::MFILE | Errno::NFILE).then(|| NO_DESCRIPTORS.to_owned());
     let errno = errno.raw_os_error();
-    Fault { call, target: target.into(), errno, message: words(errno), hint: hint(errno), gone: false }
+    Fault { call, target: target.into(), errno, message: words(errno), hint, gone: false }
+}
+
+/// The kernel said no to something done to a group.
+pub(crate) fn group_fault(call: &'static str, target: impl Into<String>, errno: Errno) -> Fault {
+    let fault = fault(call, target, errno);
+    let hint = match errno {
+        Errno::PERM | Errno::ACCESS => NO_PERMISSION,
+        Errno::ROFS => READ_ONLY,
+        Errno::AGAIN | Errno::NOSPC => NO_ROOM,
+        _ => return fault,
+    };
+    Fault { hint: Some(hint.to_owned()), ..fault }
+}
+
+/// A call of the standard library or of `sys` failed.
+pub(crate) fn io_fault(
+    call: &'static str,
+    target: impl Into<String>,
+    error: &std::io::Error,
+) -> Fault {
+    match Errno::from_io_error(error) {
+        Some(errno) => fault(call, target, errno),
+        None => trouble(call, target, error.to_string()),
+    }
 }
 
 /// The kernel said yes and we cannot go on nevertheless.
-pub(crate) fn trouble(call: &'static str, target: impl Into<String>, message: impl Into<String>) -> Fault {
-    Fault { call, target: target.into(), errno: 0, message: message.into(), hint: None, gone: false }
+pub(crate) fn trouble(
+    call: &'static str,
+    target: impl Into<String>,
+    message: impl Into<String>,
+) -> Fault {
+    Fault {
+        call,
+        target: target.into(),
+        errno: 0,
+        message: message.into(),
+        hint: None,
+        gone: false,
+    }
 }
 
 /// The process that was to be acted on has ended.
@@ -52,6 +89,11 @@ pub(crate) fn forked(call: &'static str) -> Fault {
     }
 }
 
+/// Whether it is for want of descriptors.
+pub(crate) fn no_descriptors(fault: &Fault) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| errno.raw_os_error() == fault.errno)
+}
+
 /// The errno as the C library words it.
 pub(crate) fn words(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
@@ -61,27 +103,38 @@ pub(crate) fn words(errno: i32) -> String {
     }
 }
 
-/// What helps against an errno when a group is made or changed.
-fn hint(errno: i32) -> Option<String> {
-    let text = match Errno::from_raw_os_error(errno) {
-        Errno::PERM | Errno::ACCESS => NO_PERMISSION,
-        Errno::ROFS => READ_ONLY,
-        Errno::AGAIN | Errno::NOSPC => NO_ROOM,
-        Errno::MFILE | Errno::NFILE => NO_DESCRIPTORS,
-        _ => return None,
-    };
-    Some(text.to_owned())
-}
-
 /// Turns the errno of a failed call into a [`Fault`].
 pub(crate) trait OrFault<T> {
     /// Names the call and, only when it failed, its object.
-    fn or_fault<S: Into<String>>(self, call: &'static str, target: impl FnOnce() -> S) -> Result<T, Fault>;
+    fn or_fault<S: Into<String>>(
+        self,
+        call: &'static str,
+        target: impl FnOnce() -> S,
+    ) -> Result<T, Fault>;
+
+    /// Likewise, with what to do about it, for something done to a group.
+    fn or_group_fault<S: Into<String>>(
+        self,
+        call: &'static str,
+        target: impl FnOnce() -> S,
+    ) -> Result<T, Fault>;
 }
 
 impl<T> OrFault<T> for Result<T, Errno> {
-    fn or_fault<S: Into<String>>(self, call: &'static str, target: impl FnOnce() -> S) -> Result<T, Fault> {
+    fn or_fault<S: Into<String>>(
+        self,
+        call: &'static str,
+        target: impl FnOnce() -> S,
+    ) -> Result<T, Fault> {
         self.map_err(|errno| fault(call, target(), errno))
+    }
+
+    fn or_group_fault<S: Into<String>>(
+        self,
+        call: &'static str,
+        target: impl FnOnce() -> S,
+    ) -> Result<T, Fault> {
+        self.map_err(|errno| group_fault(call, target(), errno))
     }
 }
 
@@ -91,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_fault_says_what_was_tried_why_it_failed_and_what_to_do() {
-        let fault = fault("mkdir", "/sys/fs/cgroup/x", Errno::ACCESS);
+        let fault = group_fault("mkdir", "/sys/fs/cgroup/x", Errno::ACCESS);
         assert_eq!(fault.to_string(), "mkdir(/sys/fs/cgroup/x): Permission denied");
         assert!(fault.hint.unwrap().contains("Delegate=yes"));
         assert!(!fault.gone);

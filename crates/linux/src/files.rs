@@ -63,7 +63,8 @@ pub(crate) fn read_proc(name: impl Arg) -> Result<Vec<u8>, Errno> {
 
 /// Writes a control file in one write, as the kernel wants it.
 pub(crate) fn put(dir: impl AsFd, name: impl Arg, text: &str) -> Result<(), Errno> {
-    let file = openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let file =
+        openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
     loop {
         match write(&file, text.as_bytes()) {
             Ok(_) => return Ok(()),
@@ -75,7 +76,10 @@ pub(crate) fn put(dir: impl AsFd, name: impl Arg, text: &str) -> Result<(), Errn
 
 /// How many directories are in a directory, by its link count: no listing.
 pub(crate) fn subdirectories(dir: impl AsFd, name: impl Arg) -> Result<u64, Errno> {
-    #[allow(clippy::useless_conversion, reason = "the type of st_nlink differs between architectures")]
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the type of st_nlink differs between architectures"
+    )]
     let links = u64::from(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_nlink);
     Ok(links.saturating_sub(2))
 }

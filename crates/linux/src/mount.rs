@@ -13,7 +13,7 @@ use jobobject_core::Fault;
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, openat};
 use rustix::io::Errno;
 
-use crate::fault::{NOT_MOUNTED, OrFault, fault, trouble};
+use crate::fault::{NOT_MOUNTED, OrFault, group_fault, trouble};
 use crate::files;
 
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -54,7 +54,9 @@ impl Mount {
             match candidate.open(own) {
                 Ok(mount) => return Ok(mount),
                 // The reason that a person can do something about is the one worth telling.
-                Err(fault) if refusal.is_none() || fault.errno == Errno::ROFS.raw_os_error() => refusal = Some(fault),
+                Err(fault) if refusal.is_none() || fault.errno == Errno::ROFS.raw_os_error() => {
+                    refusal = Some(fault)
+                }
                 Err(_) => {}
             }
         }
@@ -85,7 +87,7 @@ impl Candidate {
     fn open(&self, own: &str) -> Result<Mount, Fault> {
         let shown = || self.point.to_string_lossy().into_owned();
         if self.read_only {
-            return Err(fault("cgroup2", shown(), Errno::ROFS));
+            return Err(group_fault("cgroup2", shown(), Errno::ROFS));
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = openat(CWD, &self.point, flags, Mode::empty()).or_fault("open", shown)?;
@@ -96,7 +98,11 @@ impl Candidate {
         }
         let mount = Mount { point: self.point.clone(), root: self.root.clone(), dir };
         let Some(relative) = mount.relative(own) else {
-            return Err(trouble("cgroup2", shown(), format!("our own group {own} is not below what is mounted there")));
+            return Err(trouble(
+                "cgroup2",
+                shown(),
+                format!("our own group {own} is not below what is mounted there"),
+            ));
         };
         files::open_path(&mount.dir, relative).or_fault("open", || mount.shown(own))?;
         Ok(mount)
@@ -151,7 +157,8 @@ fn parse_line(line: &[u8]) -> Option<Candidate> {
     }
     let _source = fields.next()?;
     let super_options = fields.next().unwrap_or_default();
-    let read_only = |options: &[u8]| options.split(|&byte| byte == b',').any(|option| option == b"ro");
+    let read_only =
+        |options: &[u8]| options.split(|&byte| byte == b',').any(|option| option == b"ro");
     let root = String::from_utf8(unescape(root)).ok()?;
     // A mount from above our cgroup namespace says "/..": nothing below it can be named.
     if root.starts_with("/..") {
@@ -169,9 +176,14 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|digits| digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+        let octal =
+            tail.get(..3).filter(|digits| digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
         if let (b'\\', Some(digits)) = (byte, octal) {
-            plain.push(digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
+            plain.push(
+                digits
+                    .iter()
+                    .fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')),
+            );
             rest = &tail[3..];
         } else {
             plain.push(byte);
@@ -202,14 +214,19 @@ mod tests {
     #[test]
     fn the_hierarchy_is_found_where_it_is() {
         let found = parse(HYBRID);
-        let expected = Candidate { point: "/sys/fs/cgroup/unified".into(), root: "/".into(), read_only: false };
+        let expected = Candidate {
+            point: "/sys/fs/cgroup/unified".into(),
+            root: "/".into(),
+            read_only: false,
+        };
         assert_eq!(found, [expected]);
     }
 
     #[test]
     fn a_space_in_a_mount_point_is_written_in_octal() {
         let found = parse(b"41 31 0:38 /a\\040b /mnt/with\\040space\\134x ro - cgroup2 none rw\n");
-        let expected = Candidate { point: "/mnt/with space\\x".into(), root: "/a b".into(), read_only: true };
+        let expected =
+            Candidate { point: "/mnt/with space\\x".into(), root: "/a b".into(), read_only: true };
         assert_eq!(found, [expected]);
     }
 

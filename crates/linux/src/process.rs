@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use jobobject_core::{Fault, ProcessKey};
+use jobobject_core::{Fault, Outcome, ProcessKey};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -54,6 +54,12 @@ impl Process {
     #[must_use]
     pub fn ended(&self) -> bool {
         readable(self.pidfd.as_fd())
+    }
+
+    /// The outcome of its birth.
+    #[must_use]
+    pub fn born(&self) -> Outcome {
+        Outcome::Born { process: self.key, pid: self.pid }
     }
 
     /// Whether `pid` is still its own: it runs, or nobody has taken its status yet.
@@ -149,14 +155,19 @@ impl Registry {
     }
 
     /// The process of a descriptor.
-    pub(crate) fn open_pidfd(self: &Arc<Self>, pidfd: BorrowedFd<'_>) -> Result<Arc<Process>, Fault> {
+    pub(crate) fn open_pidfd(
+        self: &Arc<Self>,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<Arc<Process>, Fault> {
         let shown = || "the given descriptor".to_owned();
         let pid = pid_of(pidfd).or_fault("pidfd", shown)?;
         let pid = pid.ok_or_else(|| Fault { target: shown(), ..gone("pidfd", 0) })?;
         if let Some(process) = self.by_pid(pid) {
             return Ok(process);
         }
-        let own = pidfd.try_clone_to_owned().map_err(|error| trouble("dup", shown(), error.to_string()))?;
+        let own = pidfd
+            .try_clone_to_owned()
+            .map_err(|error| trouble("dup", shown(), error.to_string()))?;
         Ok(self.adopt(pid, own))
     }
 
@@ -206,7 +217,9 @@ fn pid_of(pidfd: BorrowedFd<'_>) -> Result<Option<u32>, Errno> {
     let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:\t"));
     match line {
         // -1: reaped; 0: in a pid namespace that we do not see.
-        Some(value) => Ok(files::number(value).and_then(|(pid, _)| u32::try_from(pid).ok()).filter(|&pid| pid > 0)),
+        Some(value) => Ok(files::number(value)
+            .and_then(|(pid, _)| u32::try_from(pid).ok())
+            .filter(|&pid| pid > 0)),
         None => Err(Errno::BADF),
     }
 }
@@ -234,7 +247,8 @@ impl Stat {
         let mut fields = text.get(name_end + 2..)?.split(|&byte| byte == b' ');
         let state = *fields.next()?.first()?;
         // Fields are numbered from 1 in proc_pid_stat(5); the state is the third.
-        let mut field = |skip: usize| fields.nth(skip).and_then(files::number).map(|(value, _)| value);
+        let mut field =
+            |skip: usize| fields.nth(skip).and_then(files::number).map(|(value, _)| value);
         let flags = field(5)?;
         let started = field(12)?;
         Some(Self { state, flags, started })
@@ -268,7 +282,10 @@ mod tests {
     #[test]
     fn a_name_full_of_parentheses_does_not_confuse_the_fields() {
         let text = b"42 (a) S 1 (b)) R 7 42 42 0 -1 2097216 1 2 3 4 5 6 7 8 20 0 1 0 99887 0 0";
-        assert_eq!(Stat::parse(text), Some(Stat { state: b'R', flags: 0x20_0040, started: 99_887 }));
+        assert_eq!(
+            Stat::parse(text),
+            Some(Stat { state: b'R', flags: 0x20_0040, started: 99_887 })
+        );
         assert!(Stat::parse(text).unwrap().kernel_thread());
         assert_eq!(Stat::parse(b"42 (a"), None);
     }

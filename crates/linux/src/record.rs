@@ -19,7 +19,7 @@ const NAMES: [&str; 2] = ["user.jobobject", "trusted.jobobject"];
 
 /// What a group of our kind is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Record {
+pub(crate) enum Record {
     /// The directory that an engine keeps its groups in.
     Root(Owner),
     /// The group of a job.
@@ -53,7 +53,8 @@ impl Owner {
     /// Whether it still runs, as far as can be seen from here.
     pub(crate) fn alive(&self) -> bool {
         self.boot == boot_id()
-            && process::Stat::of(self.pid).is_some_and(|stat| stat.started == self.started && !stat.ended())
+            && process::Stat::of(self.pid)
+                .is_some_and(|stat| stat.started == self.started && !stat.ended())
     }
 }
 
@@ -70,7 +71,9 @@ impl Record {
     fn encode(&self) -> String {
         match self {
             Self::Root(owner) => format!("1 root {} {} {}", owner.pid, owner.started, owner.boot),
-            Self::Job { number, guarded } => format!("1 job {number} {}", if *guarded { "k" } else { "-" }),
+            Self::Job { number, guarded } => {
+                format!("1 job {number} {}", if *guarded { "k" } else { "-" })
+            }
         }
     }
 
@@ -85,7 +88,10 @@ impl Record {
                 started: words.next()?.parse().ok()?,
                 boot: words.next()?.to_owned(),
             })),
-            "job" => Some(Self::Job { number: words.next()?.parse().ok()?, guarded: words.next()?.contains('k') }),
+            "job" => Some(Self::Job {
+                number: words.next()?.parse().ok()?,
+                guarded: words.next()?.contains('k'),
+            }),
             _ => None,
         }
     }

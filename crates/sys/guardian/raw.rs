@@ -242,7 +242,8 @@ pub(crate) fn openat(dir: i32, path: &CStr, flags: i32) -> Result<i32, i32> {
 pub(crate) fn rmdirat(dir: i32, path: &CStr) -> Result<(), i32> {
     const AT_REMOVEDIR: usize = 0x200;
     // SAFETY: the path is live and NUL-terminated.
-    check(unsafe { call3(nr::UNLINKAT, arg(dir), path.as_ptr() as usize, AT_REMOVEDIR) }).map(|_| ())
+    check(unsafe { call3(nr::UNLINKAT, arg(dir), path.as_ptr() as usize, AT_REMOVEDIR) })
+        .map(|_| ())
 }
 
 pub(crate) fn getdents(dir: i32, buf: &mut [u8]) -> Result<usize, i32> {

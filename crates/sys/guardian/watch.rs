@@ -14,9 +14,7 @@
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::layout::{
-    DISMISSED, Entry, KILL, Layout, ROOT_BIT, ROOT_PATH, ROOTS, SLOTS, USED,
-};
+use crate::layout::{DISMISSED, Entry, KILL, Layout, ROOT_BIT, ROOT_PATH, ROOTS, SLOTS, USED};
 use crate::raw::{self, POLLIN, POLLPRI, PollFd, errno};
 
 /// Where a guardian finds what it needs.
@@ -82,6 +80,9 @@ pub(crate) fn watch(table: &Layout) -> i32 {
 }
 
 /// Kills, waits and removes until all roots are gone.
+///
+/// Not inlined: what it needs of the stack would be touched, and kept, by a guardian that only waits.
+#[inline(never)]
 fn clean_up(table: &Layout) -> i32 {
     let mut pause = Pause::default();
     loop {
@@ -112,6 +113,8 @@ fn clean_up(table: &Layout) -> i32 {
 struct Pause {
     ms: u32,
     kind: Kind,
+    /// Attempts for the same reason.
+    rounds: u32,
     /// Attempts with nobody left in any group, and yet a directory that could not be removed.
     stuck: u32,
 }
@@ -133,14 +136,18 @@ impl Pause {
         if kind != self.kind {
             self.ms = 0;
             self.kind = kind;
+            self.rounds = 0;
         }
+        self.rounds = self.rounds.saturating_add(1);
         self.stuck = if populated { 0 } else { self.stuck.saturating_add(1) };
         let (least, most) = match kind {
-            Kind::Soon if self.stuck > 100 => (50, 1000),
+            // A member that waits for a device, or is held by a tracer, dies when that lets go of it.
+            Kind::Soon if self.rounds > 100 => (50, 1000),
             Kind::Soon => (1, 50),
             Kind::Members => (1000, 30_000),
         };
-        self.ms = self.ms.saturating_mul(2).clamp(least, most);
+        // Not `clamp`: it may panic, and what it would say is larger than the rest of the program.
+        self.ms = self.ms.saturating_mul(2).max(least).min(most);
         self.ms
     }
 
@@ -367,7 +374,9 @@ impl Path {
                 break parent & !ROOT_BIT;
             }
             let above = table.entries.get(parent as usize);
-            if above.is_some_and(|above: &Entry| above.flags.load(Relaxed) & (USED | KILL) == USED | KILL) {
+            if above.is_some_and(|above: &Entry| {
+                above.flags.load(Relaxed) & (USED | KILL) == USED | KILL
+            }) {
                 return false;
             }
             slot = parent;
@@ -409,4 +418,89 @@ fn decimal(mut number: u32) -> ([u8; 10], usize) {
         }
     }
     (digits, start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_become_names() {
+        for number in [0, 7, 10, 65_535, u32::MAX] {
+            let (digits, start) = decimal(number);
+            assert_eq!(digits[start..], *number.to_string().as_bytes());
+        }
+    }
+
+    /// A table on the heap: it is too large for a test's stack.
+    fn table() -> crate::table::Table {
+        crate::table::Table::create().unwrap()
+    }
+
+    fn path_of(table: &crate::table::Table, slot: usize) -> Option<String> {
+        let mut path = Path::new();
+        let found = path.job(table.layout(), slot);
+        found.then(|| path.as_c_str().unwrap().to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_jobs_path_leads_through_its_parents() {
+        use crate::table::Parent;
+        let table = table();
+        let root = table.add_root("some/where").unwrap();
+        table.claim(0, Parent::Root(root), false);
+        table.claim(65_535, Parent::Slot(0), false);
+        table.claim(12, Parent::Slot(65_535), true);
+        assert_eq!(path_of(&table, 12).unwrap(), "some/where/0/65535/12");
+        table.set_kill(0, true);
+        assert_eq!(path_of(&table, 12), None, "it dies with its grandparent's group");
+    }
+
+    #[test]
+    fn a_chain_without_an_end_leads_nowhere() {
+        use crate::table::Parent;
+        let table = table();
+        table.add_root("root").unwrap();
+        table.claim(1, Parent::Slot(2), false);
+        table.claim(2, Parent::Slot(1), false);
+        assert_eq!(path_of(&table, 1), None);
+        assert_eq!(path_of(&table, 2), None);
+    }
+
+    #[test]
+    fn a_long_path_is_refused_and_not_cut() {
+        let mut path = Path::new();
+        let name = [b'x'; 1000];
+        assert!((0..4).all(|_| path.enter(&name)));
+        let len = path.len;
+        assert!(!path.enter(&name));
+        assert_eq!((path.len, path.as_c_str().unwrap().to_bytes().len()), (len, len));
+    }
+
+    /// What is done before Linux 5.14, on a kernel that could do better.
+    #[test]
+    fn members_are_killed_one_by_one_where_groups_cannot_be() {
+        use std::os::fd::AsRawFd;
+        let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+            .map(std::path::Path::new)
+            .into_iter()
+            .find(|mount| mount.join("cgroup.procs").exists());
+        let Some(mount) = mount else { return };
+        let root = mount.join(format!("jobobject-sys-unit-{}", std::process::id()));
+        let inner = root.join("inner");
+        if std::fs::create_dir_all(&inner).is_err() {
+            return;
+        }
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        std::fs::write(inner.join("cgroup.procs"), child.id().to_string()).unwrap();
+        let dir = std::fs::File::open(&root).unwrap();
+        kill_below(dir.as_raw_fd(), DEPTH);
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+        // Opened anew: the first walk has read the directory to its end.
+        let dir = std::fs::File::open(&root).unwrap();
+        remove_below(dir.as_raw_fd(), DEPTH);
+        assert!(!inner.exists());
+        std::fs::remove_dir(&root).unwrap();
+    }
 }

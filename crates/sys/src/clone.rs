@@ -18,7 +18,8 @@ pub(crate) mod stack;
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Acquire, Ordering::Relaxed};
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions};
@@ -327,7 +328,9 @@ pub fn spawn(plan: &Plan<'_>, into: Into<'_>, mode: Mode) -> Result<Birth, Birth
         flags: newborn::CLONE_CLEAR_SIGHAND
             | if stack.is_some() { newborn::CLONE_VM | newborn::CLONE_VFORK } else { 0 },
         exit_signal: libc::SIGCHLD,
-        stack: stack.as_ref().map_or((std::ptr::null_mut(), 0), |stack| (stack.base(), stack.size())),
+        stack: stack
+            .as_ref()
+            .map_or((std::ptr::null_mut(), 0), |stack| (stack.base(), stack.size())),
         pidfd: &raw mut pidfd,
         cgroup: match into {
             Into::Cgroup(directory) => Some(directory.as_raw_fd()),
@@ -348,7 +351,8 @@ pub fn spawn(plan: &Plan<'_>, into: Into<'_>, mode: Mode) -> Result<Birth, Birth
     };
 
     // A change of user makes the memory undumpable, and for a while it is ours as well.
-    let dumpable = (stack.is_some() && plan.changes_user()).then(rustix::process::dumpable_behavior);
+    let dumpable =
+        (stack.is_some() && plan.changes_user()).then(rustix::process::dumpable_behavior);
     let mask = raw::set_mask(!0);
     let pid = clone_by_any_means(&newborn, &mut child);
     raw::set_mask(mask);
@@ -410,10 +414,42 @@ fn failure(report: &Report) -> Option<BirthError> {
 
 /// Reaps a child that is ending. Somebody else may have been faster: that is as good.
 pub(crate) fn bury(pid: i32, pidfd: BorrowedFd<'_>) {
-    let ended =
-        rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED));
+    let ended = rustix::io::retry_on_intr(|| {
+        rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)
+    });
     // Linux 5.3 has pidfds but cannot wait for one.
     if matches!(ended, Err(Errno::INVAL)) {
         raw::reap(pid);
+    }
+}
+
+/// Makes the next births of a `std` command join a group by themselves before exec, as [`Into::Join`]
+/// does, until the returned guard is dropped. The command keeps what it takes for good, since `std` has
+/// no way to take it out again; afterwards it does nothing.
+pub fn join_before_exec(command: &mut std::process::Command, procs: OwnedFd) -> Joining {
+    use std::os::unix::process::CommandExt as _;
+    let fd = Arc::new(AtomicI32::new(procs.as_raw_fd()));
+    let theirs = Arc::clone(&fd);
+    let join = move || match theirs.load(Relaxed) {
+        -1 => Ok(()),
+        // SAFETY: the guard in the parent keeps the descriptor open until the births are over, and this
+        // is a copy of it.
+        fd => Ok(rustix::io::write(unsafe { BorrowedFd::borrow_raw(fd) }, b"0").map(drop)?),
+    };
+    // SAFETY: the closure, which runs in the forked child, only loads an atomic and makes a system call.
+    unsafe { command.pre_exec(join) };
+    Joining { fd, _procs: procs }
+}
+
+/// See [`join_before_exec`].
+#[derive(Debug)]
+pub struct Joining {
+    fd: Arc<AtomicI32>,
+    _procs: OwnedFd,
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.fd.store(-1, Relaxed);
     }
 }

@@ -14,7 +14,9 @@
 use std::ffi::{c_char, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicI32, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -23,9 +25,9 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
+use crate::clone::bury;
 use crate::clone::newborn::{self, Newborn};
 use crate::clone::stack::Stack;
-use crate::clone::bury;
 use crate::table::{self, Table};
 use crate::{layout, raw, watch};
 
@@ -106,12 +108,7 @@ fn start_as_fork(
 ) -> io::Result<Started> {
     let guardian = Owner::new(table, mount, into)?.bear(None)?;
     // An executed guardian has settled before we were let go on; a forked one says so.
-    while table.layout().ready.load(Acquire) == 0 {
-        if !guardian.is_alive() {
-            return Err(io::Error::other("the guardian ended before it began"));
-        }
-        raw::futex_wait(&table.layout().ready, 0, 10);
-    }
+    guardian.wait_ready(table)?;
     Ok(started(guardian, How::Forked(refused)))
 }
 
@@ -137,6 +134,21 @@ impl Guardian {
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// Waits until it runs its own program and has the table before it. Nothing depends on it: when
+    /// [`start`] returns, the guardian can no longer be stopped from getting there.
+    ///
+    /// # Errors
+    /// It has ended before.
+    pub fn wait_ready(&self, table: &Table) -> io::Result<()> {
+        while table.layout().ready.load(Acquire) == 0 {
+            if !self.is_alive() {
+                return Err(io::Error::other("the guardian ended before it began"));
+            }
+            raw::futex_wait(&table.layout().ready, 0, 10);
+        }
+        Ok(())
     }
 
     /// Whether it lives.
@@ -240,7 +252,9 @@ impl<'a> Owner<'a> {
         // it only until exec.
         let stack = if image.is_some() { Stack::take() } else { Stack::large(1 << 20) };
         let stack = stack.map_err(no_stack)?;
-        self.table.layout().ready.store(0, Relaxed);
+        // There may have been a guardian before, dismissed or killed.
+        self.table.layout().state.store(layout::OPEN, Relaxed);
+        self.table.layout().ready.store(0, Release);
         let name = c"job-guardian".as_ptr();
         let (argv, envp) = ([name, std::ptr::null()], [std::ptr::null()]);
         let between = Between {
@@ -353,21 +367,21 @@ extern "C" fn live_between(between: *mut c_void) -> ! {
         pidfd: between_ref.pidfd.as_ptr(),
         cgroup: between_ref.into,
     };
-    if between_ref.into.is_some() {
-        // SAFETY: `live` is made for a newborn and asks for a `Between`. With shared memory the kernel holds us
-        // until it has executed or ended; a copy has its own. The stack is its alone.
+    // A copy joins by itself: that it is stillborn, as in groups that were killed once, could not be seen.
+    if between_ref.into.is_some() && !between_ref.is_forked() {
+        // SAFETY: `live` is made for a newborn and asks for a `Between`. The kernel holds us until it has
+        // executed or ended. The stack is its alone.
         if let Ok(pid) = unsafe { newborn::clone3(&newborn, live, between) } {
-            let stillborn = shared != 0 && between_ref.started.load(Acquire) == 0;
-            if !stillborn {
+            if between_ref.started.load(Acquire) != 0 {
                 finish(between_ref, pid);
             }
             raw::reap(pid);
             raw::close(between_ref.pidfd.swap(-1, Relaxed));
         }
-        between_ref.joins.store(1, Relaxed);
     }
+    between_ref.joins.store(u32::from(between_ref.into.is_some()), Relaxed);
     newborn.cgroup = None;
-    // SAFETY: as above.
+    // SAFETY: as above, but that a copy is not waited for: it has its own memory, and the stack in it.
     match unsafe { newborn::clone2(&newborn, live, between) } {
         Ok(pid) => finish(between_ref, pid),
         Err(errno) => between_ref.fail(Stage::Clone, errno),

@@ -1,8 +1,8 @@
 //! The system calls that rustix does not have, and the guardian.
 //!
 //! Where rustix stops: births inside a cgroup, the exit status of foreign processes, CPU clocks of
-//! others, signals as data, the knowledge of being a fork. This crate and `abi`'s C edge are the only
-//! ones with unsafe code; every block of it carries its argument. There are no rules here and no policy:
+//! others, signals as data, the knowledge of being a fork. This crate and `win32` are the only ones
+//! with unsafe code; every block of it carries its argument. There are no rules here and no policy:
 //! what is to be done is decided above.
 //!
 //! Two parts of it run where Rust usually does not, and say so at their beginning: the child between

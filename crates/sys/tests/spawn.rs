@@ -103,7 +103,7 @@ fn a_text_without_an_interpreter_goes_to_the_shell() {
     script.paths = vec![scratch.file("script", "exit $(($1 + $2 + $#))", 0o755)];
     assert_eq!(run(&plan(&script)), 9);
     script.argv = CStringArray::default();
-    assert_eq!(run(&plan(&script)), 2, "no arguments, not even a name: a syntax error of the shell's");
+    assert_eq!(run(&plan(&script)), 0, "no arguments, not even a name");
 }
 
 #[test]
@@ -115,15 +115,13 @@ fn descriptors_are_arranged_whatever_lies_in_the_way() {
     };
     let (a, b, c) = (open("a"), open("b"), open("c"));
     let (na, nb) = (a.as_raw_fd(), b.as_raw_fd());
-    let read = |fd: i32| format!("cat <&{fd}; ");
     // Two change places, a third takes its own number, and all is seen through the shell.
     let exchange = [
         FdAction::Dup { from: a.as_fd(), to: nb },
         FdAction::Dup { from: b.as_fd(), to: na },
         FdAction::Dup { from: c.as_fd(), to: c.as_raw_fd() },
     ];
-    let script = "cat /proc/self/fd/".to_owned();
-    let text = [na, nb, c.as_raw_fd()].map(|fd| format!("{script}{fd}; ")).concat();
+    let text = [na, nb, c.as_raw_fd()].map(|fd| format!("cat /proc/$$/fd/{fd}; ")).concat();
     let (out, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let mut fds = exchange.to_vec();
     fds.push(FdAction::Dup { from: write.as_fd(), to: 1 });
@@ -135,19 +133,18 @@ fn descriptors_are_arranged_whatever_lies_in_the_way() {
     let mut got = String::new();
     fs::File::from(out).read_to_string(&mut got).unwrap();
     assert_eq!(got, "bac");
-    drop(read);
 
     // A source that an earlier action closes is still the parent's.
     let closed = [FdAction::Close(na), FdAction::Dup { from: a.as_fd(), to: 0 }];
-    let program = sh("read x; [ $x = a ] && [ ! -e /proc/self/fd/NA ]".replace("NA", &na.to_string()).as_str());
+    let program = sh(&format!("read x; [ $x = a ] && [ ! -e /proc/$$/fd/{na} ]"));
     let mut with_closed = plan(&program);
     with_closed.fds = &closed;
-    assert_eq!(run(&with_closed), 1, "read without a newline says 1, having read") ;
+    assert_eq!(run(&with_closed), 0);
 }
 
 #[test]
 fn standard_input_can_be_closed() {
-    let program = sh("[ ! -e /proc/self/fd/0 ]");
+    let program = sh("[ ! -e /proc/$$/fd/0 ]");
     let mut closed = plan(&program);
     closed.fds = &[FdAction::Close(0)];
     assert_eq!(run(&closed), 0);
@@ -176,7 +173,8 @@ fn mask_and_dispositions_are_as_planned() {
     // Rust ignores SIGPIPE in this process.
     let text = output(|_| {}, &status);
     assert_eq!(status_field(&text, "SigBlk"), 0);
-    assert_ne!(status_field(&text, "SigIgn") & 1 << (libc::SIGPIPE - 1), 0);
+    let ignored = SignalSet::from_bits(status_field(&text, "SigIgn"));
+    assert!(ignored.contains(libc::SIGPIPE));
     let text = output(
         |plan| {
             plan.mask = SignalSet::of(&[libc::SIGUSR1]);
@@ -186,7 +184,8 @@ fn mask_and_dispositions_are_as_planned() {
         &status,
     );
     assert_eq!(status_field(&text, "SigBlk"), SignalSet::of(&[libc::SIGUSR1]).bits());
-    assert_eq!(status_field(&text, "SigIgn"), SignalSet::of(&[libc::SIGHUP, libc::SIGINT]).bits());
+    let expected = ignored.without(libc::SIGPIPE).with(libc::SIGHUP).with(libc::SIGINT);
+    assert_eq!(status_field(&text, "SigIgn"), expected.bits());
     assert!(signal::mask().is_empty(), "the parent has its own mask back");
 }
 
@@ -198,14 +197,15 @@ fn directory_session_group_umask_and_user_are_as_planned() {
             plan.cwd = Some(c"/usr");
             plan.umask = Some(0o027);
             plan.session = true;
-            (plan.uid, plan.gid, plan.groups) = (Some(65_533), Some(65_532), Some(&[65_531]));
+            plan.uid = Some(65_533);
+            plan.gid = Some(65_532);
+            plan.groups = Some(&[65_531]);
         },
         &pwd,
     );
     let lines: Vec<&str> = text.lines().collect();
     let pid = lines[3];
-    let expected =
-        ["/usr", "0027", &format!("{pid} {pid}"), pid, "65533", "65532", "65532 65531"];
+    let expected = ["/usr", "0027", &format!("{pid} {pid}"), pid, "65533", "65532", "65532 65531"];
     assert_eq!(lines, expected);
     let dumpable = rustix::process::dumpable_behavior().unwrap();
     assert_eq!(dumpable, rustix::process::DumpableBehavior::Dumpable);
@@ -238,7 +238,8 @@ fn a_fork_like_birth_tells_by_its_status() {
 #[test]
 fn a_child_is_in_its_group_from_the_first_instruction_on() {
     let Some(group) = Group::fresh() else { return };
-    let own = sh("grep -q ^0::/NAME$ /proc/self/cgroup".replace("NAME", group.path.file_name().unwrap().to_str().unwrap()).as_str());
+    let name = group.path.file_name().unwrap().to_str().unwrap();
+    let own = sh(&format!("grep -q ^0::/{name}$ /proc/self/cgroup"));
     let (dir, procs) = (group.dir(), group.file("cgroup.procs"));
     for mode in [Mode::Vfork, Mode::Fork] {
         for into in [Into::Cgroup(dir.as_fd()), Into::Join(procs.as_fd())] {
@@ -335,7 +336,7 @@ fn what_was_given_at_the_start_is_remembered() {
     let mut changed = plan(&program);
     changed.fds = &[FdAction::Close(0)];
     changed.mask = SignalSet::of(&[libc::SIGUSR2]);
-    changed.default = SignalSet::of(&[libc::SIGPIPE]);
+    changed.default = SignalSet::ALL;
     changed.ignore = SignalSet::of(&[libc::SIGHUP]);
     assert_eq!(run(&changed), 0);
 }

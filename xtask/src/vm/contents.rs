@@ -162,25 +162,25 @@ fn test_run(test: &Executable, filters: &[String]) -> Result<Run, Trouble> {
     })
 }
 
-/// Builds the tests of the packages asked for, or of all that matter, and every executable that one
-/// of them might start. The latter take a build of their own: one of tests makes only those that the
-/// package's own integration tests need.
+/// Builds the tests of the packages asked for, or of all that matter, and their executables. The
+/// latter take a build of their own: one of tests makes only those that a package's own integration
+/// tests need.
 fn build(
     workspace: &Workspace,
     asked: &[String],
     folder: &Path,
 ) -> Result<Vec<Executable>, Trouble> {
-    let names = workspace.packages.iter().map(|package| package.name.as_str());
-    let ours = names.clone().filter(|name| PACKAGES.contains(name)).collect::<Vec<_>>();
-    let tested = match asked {
-        [] => ours.clone(),
-        _ => names.filter(|name| asked.iter().any(|asked| asked == name)).collect(),
+    let wanted = |name: &&str| match asked {
+        [] => PACKAGES.contains(name),
+        _ => asked.iter().any(|asked| asked == name),
     };
-    if tested.is_empty() {
+    let names = workspace.packages.iter().map(|package| package.name.as_str());
+    let packages = names.filter(wanted).collect::<Vec<_>>();
+    if packages.is_empty() {
         return Err(Trouble::failed("none of these packages is in the workspace"));
     }
-    let commands = compile(workspace, &["build", "--bins"], &ours, folder)?;
-    let tests = compile(workspace, &["test", "--no-run", "--tests"], &tested, folder)?;
+    let commands = compile(workspace, &["build", "--bins"], &packages, folder)?;
+    let tests = compile(workspace, &["test", "--no-run", "--tests"], &packages, folder)?;
     let commands = commands.into_iter().filter(|executable| executable.kind == "bin");
     Ok(commands.chain(tests.into_iter().filter(|executable| executable.test)).collect())
 }

@@ -34,9 +34,11 @@ impl Outcome {
             (Ending::TimedOut | Ending::Stuck, _) => (124, boot.describe()),
             (Ending::Died(_), _) => (125, boot.describe()),
         };
-        let release = transcript.release.as_deref().unwrap_or("that never came up");
         let (tally, took) = (transcript.tally(), boot.took);
-        let summary = format!("{what}; {tally} in {:.1} s, Linux {release}", took.as_secs_f64());
+        let mut summary = format!("{what}; {tally} in {:.1} s", took.as_secs_f64());
+        if let Some(release) = &transcript.release {
+            summary += &format!(" on {release}");
+        }
         Self { tally, took, status, summary }
     }
 }

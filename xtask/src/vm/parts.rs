@@ -79,10 +79,10 @@ pub(crate) fn kernel(series: &Series, cache: &Path) -> Result<Kernel, Trouble> {
         // Lists can be missing, or name what the archive has replaced since.
         apt::update()
             .and_then(|()| current(series, cache))
-            .map_err(|second| format!("{first}\n{second}"))
+            .map_err(|second| if first == second { first } else { format!("{first}\n{second}") })
     });
     let image = found.or_else(|why| kept(series, cache).ok_or(why)).map_err(|why| {
-        let fix = format!("sudo apt-get update, on a Debian whose archive has a {series} cloud kernel, with the network up");
+        let fix = "sudo apt-get update, on a Debian whose archive has that kernel";
         Trouble::unavailable(format!("no {series} kernel: {why}"), fix)
     })?;
     Ok(Kernel { series: series.clone(), image })

@@ -95,7 +95,8 @@ pub(crate) unsafe fn clone2(newborn: &Newborn, entry: Entry, arg: *mut c_void) -
     let (base, size) = newborn.stack;
     let top = base.wrapping_byte_add(size) as usize;
     // SAFETY: the caller's promise. The third argument is where this call puts the pidfd.
-    let pid = unsafe { twice(nr::CLONE, [flags as usize, top, newborn.pidfd as usize], entry, arg) };
+    let pid =
+        unsafe { twice(nr::CLONE, [flags as usize, top, newborn.pidfd as usize], entry, arg) };
     raw::check(pid).map(|pid| pid as i32)
 }
 

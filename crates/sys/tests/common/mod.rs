@@ -1,6 +1,6 @@
 //! What the tests of this crate share: fresh groups, programs, and other processes to be.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "tests talk")]
 
 use std::ffi::CString;
@@ -59,6 +59,20 @@ impl Group {
         fs::OpenOptions::new().write(true).open(self.path.join(name)).unwrap()
     }
 
+    /// Waits until nobody is in it or below it: ten seconds without a change are a failure.
+    pub fn empties(&self) {
+        let events = fs::File::open(self.path.join("cgroup.events")).unwrap();
+        loop {
+            let mut text = [0; 64];
+            let len = rustix::io::pread(&events, &mut text, 0).unwrap();
+            if String::from_utf8_lossy(&text[..len]).contains("populated 0") {
+                return;
+            }
+            let mut fds = [PollFd::new(&events, PollFlags::PRI)];
+            assert_eq!(poll(&mut fds, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })), Ok(1));
+        }
+    }
+
     pub fn pids(&self) -> Vec<u32> {
         let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap();
         text.lines().map(|line| line.parse().unwrap()).collect()
@@ -79,7 +93,8 @@ impl Drop for Group {
 }
 
 pub fn open_dir(path: &Path) -> OwnedFd {
-    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .unwrap()
 }
 
 /// A program and its arguments, ready for a plan.
@@ -119,6 +134,11 @@ pub fn ends(pidfd: BorrowedFd<'_>) -> bool {
 pub fn ends_within(pidfd: BorrowedFd<'_>, seconds: i64) -> bool {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec { tv_sec: seconds, tv_nsec: 0 })).unwrap() == 1
+}
+
+pub fn ends_within_us(pidfd: BorrowedFd<'_>, us: u32) -> bool {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: i64::from(us) * 1_000 })).unwrap() == 1
 }
 
 pub fn pidfd(pid: u32) -> OwnedFd {
@@ -203,6 +223,9 @@ pub fn refuse(nr: libc::c_long, errno: i32) {
     // SAFETY: the filter is live and as long as it says; the kernel copies it.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+        assert_eq!(
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
+            0
+        );
     }
 }
