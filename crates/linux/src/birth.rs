@@ -2,7 +2,7 @@
 //!
 //! Best first: `clone3` into the group; the newborn joins by itself before exec. The second is taken where the
 //! first is refused (Docker's filter, kernels before 5.7) or deadly: some kernels kill whoever is born into a
-//! group that was ever killed, or by somebody who lives in one (mechanisms.md, traps 1 and 19). What was
+//! group that was ever killed, or by somebody who lives in one (docs/kernel.md, traps 1 and 2). What was
 //! learnt is remembered, so that no birth fails twice for the same reason.
 
 use std::os::fd::{AsFd, BorrowedFd};
