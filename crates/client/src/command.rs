@@ -1,16 +1,17 @@
 //! Commands: what to start, and how, as `std::process::Command` describes it.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 use std::sync::Arc;
 
 use jobobject_engine::Engine;
 use jobobject_engine::linux::{self, Descriptor, Environment};
-use jobobject_sys::clone::CStringArray;
+use jobobject_sys::clone::{CStringArray, CStringArrayBuilder, NulInside};
 use jobobject_sys::signal::SignalSet;
 use jobobject_sys::start::at_start;
 use rustix::fs::{Mode, OFlags};
@@ -233,11 +234,13 @@ impl Command {
     }
 
     /// Passes on what this process itself was started with, rather than what Rust's runtime made of
-    /// it: the signal mask, whether SIGPIPE was ignored, and which standard descriptors were closed.
+    /// it: the signal mask, which signals were ignored, and which standard descriptors were closed.
     /// For commands that stand between a shell and another command.
     pub fn as_started(&mut self) -> &mut Self {
         let start = at_start();
         self.token.mask = start.mask;
+        // Nothing to do for those that still are; whoever has changed one since has done so for itself.
+        self.token.ignore = start.ignored;
         self.token.default = SignalSet::EMPTY;
         if !start.sigpipe_ignored() {
             self.token.default = SignalSet::of(&[SIGPIPE]);
@@ -325,12 +328,13 @@ impl Command {
         jobs: &[jobobject_abi::Handle],
         stdio: [Stdio; 3],
     ) -> Result<Child> {
-        let mut token = self.token.clone();
+        // Most commands are started as they are.
+        let mut token = Cow::Borrowed(&self.token);
         if !self.environment.is_empty() {
-            token.environment = Environment::Exact(Arc::new(self.strings()?));
+            token.to_mut().environment = Environment::Exact(Arc::new(self.strings()?));
         }
         if token.uid.is_some() && token.groups.is_none() && rustix::process::geteuid().is_root() {
-            token.groups = Some(Vec::new());
+            token.to_mut().groups = Some(Vec::new());
         }
         let pipes = connect(stdio, &mut token)?;
         let spawned = engine.spawn(jobs, self.breakaway, &token)?;
@@ -350,17 +354,17 @@ impl Command {
                 }
             }
         }
-        let strings = variables.into_iter().map(|(name, value)| {
+        let mut strings = CStringArrayBuilder::with_capacity(variables.len(), 4096);
+        for (name, value) in variables {
             if name.is_empty() || name.as_bytes()[1..].contains(&b'=') {
                 let name = name.to_string_lossy();
                 return Err(Error::invalid(format!("{name:?} cannot name a variable")));
             }
-            let mut text = name.into_vec();
-            text.push(b'=');
-            text.extend_from_slice(value.as_bytes());
-            CString::new(text).map_err(|_| Error::invalid("a NUL byte in the environment"))
-        });
-        Ok(CStringArray::new(strings.collect::<Result<_>>()?))
+            strings
+                .push(&[name.as_bytes(), b"=", value.as_bytes()])
+                .map_err(|NulInside| Error::invalid("a NUL byte in the environment"))?;
+        }
+        Ok(strings.finish())
     }
 }
 
@@ -373,7 +377,7 @@ pub(crate) struct Pipes {
 }
 
 /// Gives the command its standard descriptors and keeps the other ends of pipes.
-fn connect(stdio: [Stdio; 3], token: &mut linux::Command) -> Result<Pipes> {
+fn connect(stdio: [Stdio; 3], token: &mut Cow<'_, linux::Command>) -> Result<Pipes> {
     let mut pipes = Pipes::default();
     for (to, stdio) in (0..).zip(stdio) {
         let from = match stdio.0 {
@@ -401,7 +405,7 @@ fn connect(stdio: [Stdio; 3], token: &mut linux::Command) -> Result<Pipes> {
                 Arc::new(theirs)
             }
         };
-        token.descriptors.push(Descriptor::Give { from, to });
+        token.to_mut().descriptors.push(Descriptor::Give { from, to });
     }
     Ok(pipes)
 }

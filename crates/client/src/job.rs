@@ -326,6 +326,15 @@ impl Job {
         Ok(self.engine().job_state(self.inner.handle)?.0)
     }
 
+    /// Whether its members are being ended just now: somebody has asked for it or a limit has struck,
+    /// and not all of them are known to be gone.
+    ///
+    /// # Errors
+    /// This process is a fork.
+    pub fn is_terminating(&self) -> Result<bool> {
+        Ok(self.engine().job_state(self.inner.handle)?.1)
+    }
+
     /// What keeps members alive that have been killed: an uninterruptible sleep, a tracer outside
     /// that does not run.
     ///
@@ -397,10 +406,15 @@ impl Waiter {
     /// # Errors
     /// The kernel could not tell.
     pub fn check(&mut self) -> Result<Option<JobEnd>> {
-        self.look_at_leader()?;
+        // Its end first: who is there after it has outlived it.
+        let leader_ended = self.look_at_leader()?;
         if !self.wait.check()? {
+            if leader_ended {
+                self.leftover = self.job.leftover()?;
+            }
             return Ok(None);
         }
+        // Whoever came last may have been the leader.
         self.look_at_leader()?;
         let ended = self.job.engine().ended(self.job.inner.handle)?;
         Ok(Some(JobEnd {
@@ -413,17 +427,14 @@ impl Waiter {
         }))
     }
 
-    /// When the leader has just ended, notes who is still there.
-    fn look_at_leader(&mut self) -> Result<()> {
+    /// Whether the leader has ended since it was last looked at.
+    fn look_at_leader(&mut self) -> Result<bool> {
         if self.leader.is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(leader) = self.job.inner.leader.get() else { return Ok(()) };
+        let Some(leader) = self.job.inner.leader.get() else { return Ok(false) };
         self.leader = leader.try_end()?;
-        if self.leader.is_some() {
-            self.leftover = self.job.leftover()?;
-        }
-        Ok(())
+        Ok(self.leader.is_some())
     }
 
     /// Readable when [`Waiter::check`] may have something new to say. `None` before the first check,

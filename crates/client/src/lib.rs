@@ -41,7 +41,7 @@ mod tokio;
 
 pub use builder::{Breakaway, Builder};
 pub use child::Child;
-pub use command::Command;
+pub use command::{Command, Stdio};
 pub use end::{JobEnd, LeaderEnd, Leftover};
 pub use error::{Error, ErrorKind, Result};
 pub use job::{AssignOptions, Job, Waiter};
@@ -49,4 +49,5 @@ pub use jobobject_abi::{
     Access, Accounting, Actor, EndOfJobAction, EndReason, Enforcement, JobTime, LimitKind, Limits,
     OnLimit, Status, StopTally, Tick, Ticks, Total,
 };
+pub use jobobject_engine::linux::{Obstacle, Why};
 pub use std_command::CommandExt;

@@ -72,17 +72,21 @@ impl ObjectManager {
 
     fn broken_groups(&self) -> Option<String> {
         for (&id, job) in &self.jobs {
-            if let Some(group) = job.group.key() {
-                if self.groups.get(&group) != Some(&id) {
-                    return Some(format!("the group of {id} is not known as its"));
-                }
+            if let Group::Ready(group) | Group::Renewing(group) = job.group
+                && self.groups.get(&group) != Some(&id)
+            {
+                return Some(format!("the group of {id} is not known as its"));
+            }
+            if job.group.key().is_some() && !job.is_misplaced() {
                 let parent = job.parent.map(|parent| self.job(parent).group);
                 if matches!(parent, Some(Group::None | Group::Making)) {
                     return Some(format!("{id} has a group and its parent has none"));
                 }
             }
         }
-        let known = self.jobs.values().filter(|job| job.group.key().is_some()).count();
-        (known != self.groups.len()).then(|| "a group belongs to no job".to_owned())
+        let mut groups = self.groups.iter();
+        let stray =
+            groups.find(|(group, id)| self.jobs.get(id).is_none_or(|j| j.group.key() != Some(**group)));
+        stray.map(|(group, id)| format!("{group:?} is not the group of {id}"))
     }
 }

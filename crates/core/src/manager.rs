@@ -15,11 +15,14 @@ use jobobject_abi::{Access, Call, EndReason, Handle, Reply, Tick};
 use crate::effect::{Effect, EffectId, Fault, GroupKey, Outcome};
 use crate::event::Event;
 use crate::job::close::Stop;
-use crate::job::entry::{Entry, EntryId};
+use crate::job::entry::{Behind, Entry, EntryId};
 use crate::job::{Group, Job, JobId, Nesting};
 use crate::object::handle::HandleTable;
 use crate::process::{Place, ProcessFacts, ProcessKey};
 use crate::refusal::Refusal;
+
+/// How soon a deadline comes again that found the job's group being removed.
+pub(crate) const AFTER_RETIRING: Duration = Duration::from_millis(1);
 
 /// What the object manager is told once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,6 +189,10 @@ pub(crate) enum Pending {
     Guard {
         change: Box<LimitChange>,
     },
+    GuardFirst {
+        job: JobId,
+        guarded: bool,
+    },
     Period {
         change: Box<LimitChange>,
     },
@@ -247,6 +254,8 @@ pub struct ObjectManager {
     pub(crate) jobs: HashMap<JobId, Job>,
     pub(crate) groups: HashMap<GroupKey, JobId>,
     pub(crate) entries: HashMap<EntryId, Entry>,
+    /// Assignments that wait for an earlier one of the same process.
+    pub(crate) behind: Vec<Behind>,
     pub(crate) effects: HashMap<EffectId, Pending>,
     /// Of processes that somebody can still ask about: their immediate job.
     pub(crate) processes: HashMap<ProcessKey, JobId>,
@@ -270,6 +279,7 @@ impl ObjectManager {
             jobs: HashMap::new(),
             groups: HashMap::new(),
             entries: HashMap::new(),
+            behind: Vec::new(),
             effects: HashMap::new(),
             processes: HashMap::new(),
             orphans: Vec::new(),
@@ -332,7 +342,8 @@ impl ObjectManager {
     /// The group of a job, when it has one that newcomers could be in.
     #[must_use]
     pub fn group_of(&self, job: JobId) -> Option<GroupKey> {
-        self.jobs.get(&job).and_then(|job| job.group.key())
+        let group = self.jobs.get(&job).and_then(|job| job.group.key());
+        group.filter(|group| self.groups.get(group) == Some(&job))
     }
 
     /// What a look at the kernel must start from to say that a job is empty: see
@@ -400,6 +411,7 @@ impl ObjectManager {
             Pending::StopSignal { job, serial } => self.stop_signaled(step, job, serial, outcome),
             Pending::Freeze { job, frozen } => self.froze(step, job, frozen, outcome),
             Pending::Guard { change } => self.guarded(step, *change, outcome),
+            Pending::GuardFirst { job, guarded } => self.guard_made(step, job, guarded, outcome),
             Pending::Period { change } => self.period_begun(step, *change, outcome),
             Pending::Regard { job } => self.regarded(job, outcome),
             Pending::JobTime { job } => self.job_time_read(step, job, outcome),
@@ -418,6 +430,10 @@ impl ObjectManager {
         let Some(job) = self.jobs.get_mut(&timer.job) else { return };
         if !job.timers.take(timer.timer) {
             return; // Disarmed while it was on its way.
+        }
+        if let Group::Retiring(_) = job.group {
+            // Whether anybody is there is known when that is done.
+            return self.arm(step, timer.job, timer.timer, step.at.after(AFTER_RETIRING));
         }
         match timer.timer {
             Timer::Rekill => self.kill_again(step, timer.job),

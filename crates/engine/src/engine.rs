@@ -82,8 +82,10 @@ struct State {
     thread_runs: bool,
     /// What the timer thread sleeps for.
     thread_wakes: Option<Tick>,
-    /// Kept between steps, so that a step does not allocate.
-    spare: Vec<Output>,
+    /// Empty but for the room in them, so that a step does not allocate: what one came to, and what of
+    /// it is still to be done.
+    outputs: Vec<Output>,
+    queue: VecDeque<Output>,
 }
 
 /// What a caller brings along that never enters the object manager: how to start its process.
@@ -109,7 +111,8 @@ impl Engine {
                 handed_over: HashMap::new(),
                 thread_runs: false,
                 thread_wakes: None,
-                spare: Vec::new(),
+                outputs: Vec::new(),
+                queue: VecDeque::new(),
             }),
             delivered: Condvar::new(),
             rearmed: Condvar::new(),
@@ -457,8 +460,9 @@ impl Engine {
         input: Input,
         caller: &mut Caller<'_>,
     ) -> MutexGuard<'a, State> {
-        let mut outputs = VecDeque::from(self.take_step(&mut state, input));
-        while let Some(output) = outputs.pop_front() {
+        let mut queue = std::mem::take(&mut state.queue);
+        self.advance(&mut state, input, &mut queue);
+        while let Some(output) = queue.pop_front() {
             match output {
                 Output::Reply { serial, result } if Some(serial) == caller.serial => {
                     caller.reply = Some(result);
@@ -479,18 +483,18 @@ impl Engine {
                     drop(state);
                     let outcome = self.execute(&effect, caller);
                     state = self.lock();
-                    outputs.extend(self.take_step(&mut state, Input::Done { effect: id, outcome }));
+                    self.advance(&mut state, Input::Done { effect: id, outcome }, &mut queue);
                 }
             }
         }
-        state.spare = Vec::from(outputs);
+        state.queue = queue;
         state
     }
 
-    fn take_step(&self, state: &mut State, input: Input) -> Vec<Output> {
-        let mut outputs = std::mem::take(&mut state.spare);
-        state.manager.step(self.clock.now(), input, &mut outputs);
-        outputs
+    /// One step; what it came to goes to the end of the queue.
+    fn advance(&self, state: &mut State, input: Input, queue: &mut VecDeque<Output>) {
+        state.manager.step(self.clock.now(), input, &mut state.outputs);
+        queue.extend(state.outputs.drain(..));
     }
 
     fn carry_out<'a>(

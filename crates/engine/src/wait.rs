@@ -45,7 +45,7 @@ impl Wait {
             self.newcomers = commits.is_none();
             let Some(commits) = commits else { return Ok(false) };
             let Some(group) = group else { return Ok(true) };
-            if !self.watch(group)?.check()? {
+            if !self.look(group)? {
                 return Ok(false);
             }
             if self.engine.found_empty(job, group, commits) {
@@ -54,12 +54,15 @@ impl Wait {
         }
     }
 
-    fn watch(&mut self, group: GroupKey) -> Result<&mut EmptyWatch, Error> {
+    /// Whether nobody is in the group. What it takes to hear of that later is set up only if
+    /// somebody is.
+    fn look(&mut self, group: GroupKey) -> Result<bool, Error> {
         let watch = match self.watch.take() {
             Some((watched, watch)) if watched == group => watch,
+            _ if self.engine.platform().is_empty(group)? => return Ok(true),
             _ => self.engine.platform().watch(group)?,
         };
-        Ok(&mut self.watch.insert((group, watch)).1)
+        Ok(self.watch.insert((group, watch)).1.check()?)
     }
 
     /// Readable when [`Wait::check`] may have something new to say. `None` before the first check,

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use jobobject_core::Fault;
 use jobobject_sys::clone::{Birth, BirthError, Into, Mode, Step, spawn};
-use rustix::fs::{Mode as FileMode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::command::{Command, Prepared};
@@ -21,6 +20,9 @@ use crate::group::Group;
 /// After so many newborns in a row died at birth in groups that were never killed, it is our own group that
 /// kills them.
 const STRIKES: u32 = 2;
+
+/// Of so many births after that, one is tried the best way again: it costs about as much as two.
+const RETRY: u32 = 1024;
 
 /// What is known about births into groups.
 #[derive(Debug, Default)]
@@ -36,9 +38,14 @@ impl Births {
         self.refused.store(true, Relaxed);
     }
 
-    /// Whether newborns have to join by themselves, wherever they go.
-    pub(crate) fn must_join(&self) -> bool {
-        self.refused.load(Relaxed) || self.strikes.load(Relaxed) >= STRIKES
+    /// Whether this newborn has to join by itself, wherever it goes.
+    fn must_join(&self) -> bool {
+        if self.refused.load(Relaxed) {
+            return true;
+        }
+        // We may have been moved out of the group that is to blame: once in a while it is tried again.
+        self.strikes.load(Relaxed) >= STRIKES
+            && !self.strikes.fetch_add(1, Relaxed).is_multiple_of(RETRY)
     }
 
     /// A birth where we are.
@@ -58,25 +65,37 @@ impl Births {
     }
 
     /// A birth in the leaf of a job's group.
-    pub(crate) fn into_group(
+    pub(crate) fn in_group(
         &self,
         group: &Group,
         frozen: bool,
         command: &Command,
         prepared: &Prepared<'_>,
     ) -> Result<Birth, Fault> {
-        let leaf = group.leaf();
         // Nothing may wait for a newborn that is frozen before it can execute anything.
         let mode = if frozen { Mode::Fork } else { Mode::Vfork };
-        let (birth, stillborn) =
-            self.attempt(group.dir.as_fd(), &leaf.name, leaf.poisoned, mode, command, prepared)?;
-        if stillborn {
-            if !group.leaf().poisoned {
-                self.strikes.fetch_add(1, Relaxed);
+        loop {
+            let leaf = group.leaf();
+            let dir = group.dir.as_fd();
+            match self.attempt(dir, &leaf.name, leaf.poisoned, mode, command, prepared) {
+                Ok((birth, stillborn)) => {
+                    if stillborn {
+                        // Unless somebody killed the group meanwhile, it is not the group's doing.
+                        let now = group.leaf();
+                        if now.number == leaf.number && !now.poisoned {
+                            self.strikes.fetch_add(1, Relaxed);
+                        }
+                        group.poison(&leaf);
+                    }
+                    return Ok(birth);
+                }
+                // Another thread gave the group a fresh leaf meanwhile and removed this one.
+                Err(fault)
+                    if matches!(fault.call, "open" | "clone3" | "join")
+                        && group.leaf().number != leaf.number => {}
+                Err(fault) => return Err(fault),
             }
-            group.poison(&leaf);
         }
-        Ok(birth)
     }
 
     /// Both ways in turn. Also told: whether a newborn was killed at birth.
@@ -108,9 +127,7 @@ impl Births {
             }
         }
         let name = format!("{leaf}/cgroup.procs");
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let procs =
-            openat(dir, &*name, flags, FileMode::empty()).or_group_fault("open", || &*name)?;
+        let procs = files::open_to_write(dir, &*name).or_group_fault("open", || &*name)?;
         let birth = spawn(&plan, Into::Join(procs.as_fd()), mode)
             .map_err(|error| explain(error, command))?;
         if refused {

@@ -5,12 +5,12 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use jobobject_core::Fault;
-use jobobject_sys::clone::{CStringArray, FdAction, Plan};
+use jobobject_sys::clone::{CStringArray, CStringArrayBuilder, FdAction, NulInside, Plan};
 use jobobject_sys::signal::SignalSet;
 use rustix::io::Errno;
 
@@ -129,14 +129,13 @@ impl<'c> Prepared<'c> {
             Environment::Inherit => Arc::new(inherited()),
             Environment::Exact(strings) => Arc::clone(strings),
         };
-        let argv = command.argv.iter().map(|argument| c_string(argument, "argument"));
         let fds = command.descriptors.iter().map(|descriptor| match descriptor {
             Descriptor::Give { from, to } => FdAction::Dup { from: from.as_fd(), to: *to },
             Descriptor::Close(fd) => FdAction::Close(*fd),
         });
         Ok(Self {
             paths: candidates(command, &environment)?,
-            argv: CStringArray::new(argv.collect::<Result<_, _>>()?),
+            argv: arguments(&command.argv)?,
             cwd: command
                 .cwd
                 .as_ref()
@@ -167,17 +166,24 @@ impl<'c> Prepared<'c> {
     }
 }
 
-/// Our environment, as strings.
+/// Our environment, as strings. Asked for anew for each birth: the host may change it in between.
 fn inherited() -> CStringArray {
-    let strings = std::env::vars_os().filter_map(|(name, value)| {
-        let mut text = name.into_vec();
-        text.reserve_exact(value.len() + 2);
-        text.push(b'=');
-        text.extend_from_slice(value.as_bytes());
-        // It came from such a string.
-        CString::new(text).ok()
-    });
-    strings.collect()
+    let mut strings = CStringArrayBuilder::with_capacity(64, 4096);
+    for (name, value) in std::env::vars_os() {
+        // It came from a string of C's.
+        let _ = strings.push(&[name.as_bytes(), b"=", value.as_bytes()]);
+    }
+    strings.finish()
+}
+
+fn arguments(argv: &[OsString]) -> Result<CStringArray, Fault> {
+    let bytes = argv.iter().map(|argument| argument.len() + 1).sum();
+    let mut strings = CStringArrayBuilder::with_capacity(argv.len(), bytes);
+    for argument in argv {
+        let pushed = strings.push(&[argument.as_bytes()]);
+        pushed.map_err(|NulInside| nul_inside(argument, "argument"))?;
+    }
+    Ok(strings.finish())
 }
 
 /// The paths to try in turn.
@@ -189,8 +195,7 @@ fn candidates(command: &Command, environment: &CStringArray) -> Result<Vec<CStri
     if program.contains(&b'/') {
         return Ok(vec![c_string(&command.program, "program")?]);
     }
-    let path =
-        environment.strings().iter().find_map(|string| string.to_bytes().strip_prefix(b"PATH="));
+    let path = environment.strings().find_map(|string| string.to_bytes().strip_prefix(b"PATH="));
     let directories = path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':');
     let candidates = directories.map(|directory| {
         let mut candidate = Vec::with_capacity(directory.len() + program.len() + 2);
@@ -200,16 +205,20 @@ fn candidates(command: &Command, environment: &CStringArray) -> Result<Vec<CStri
             candidate.push(b'/');
         }
         candidate.extend_from_slice(program);
-        c_string(OsStr::from_bytes(&candidate), "program")
+        CString::new(candidate).map_err(|_| nul_inside(&command.program, "program"))
     });
     candidates.collect()
 }
 
 fn c_string(text: &OsStr, what: &'static str) -> Result<CString, Fault> {
-    CString::new(text.as_bytes()).map_err(|_| Fault {
+    CString::new(text.as_bytes()).map_err(|_| nul_inside(text, what))
+}
+
+fn nul_inside(text: &OsStr, what: &'static str) -> Fault {
+    Fault {
         errno: Errno::INVAL.raw_os_error(),
         ..trouble("execve", text.to_string_lossy(), format!("a NUL byte in the {what}"))
-    })
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,11 @@ pub(crate) fn open(dir: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
     openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
 }
 
+/// Opens for writing.
+pub(crate) fn open_to_write(dir: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
+    openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+}
+
 /// Opens a directory to name things in it; costs no more than the look-up.
 pub(crate) fn open_path(dir: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -63,8 +68,7 @@ pub(crate) fn read_proc(name: impl Arg) -> Result<Vec<u8>, Errno> {
 
 /// Writes a control file in one write, as the kernel wants it.
 pub(crate) fn put(dir: impl AsFd, name: impl Arg, text: &str) -> Result<(), Errno> {
-    let file =
-        openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let file = open_to_write(dir, name)?;
     loop {
         match write(&file, text.as_bytes()) {
             Ok(_) => return Ok(()),

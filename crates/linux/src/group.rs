@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jobobject_abi::Ticks;
 use jobobject_abi::info::CpuTimes;
 use jobobject_core::{Fault, GroupKey, Member};
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 
 use crate::fault::{OrFault, trouble};
@@ -104,6 +104,7 @@ impl Group {
             let _ = unlinkat(&group.dir, &*group.name, AtFlags::REMOVEDIR);
             return Err(errno).or_group_fault("mkdir", || group.path());
         }
+        root.note_made(2);
         let group = Arc::new(group);
         if let Some(parent) = &group.parent {
             parent.state().children.push(Arc::clone(&group));
@@ -133,8 +134,7 @@ impl Group {
     /// The file by which a process joins the members.
     pub(crate) fn open_leaf_procs(&self) -> Result<OwnedFd, Fault> {
         let name = format!("{}/cgroup.procs", self.leaf().name);
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        openat(&self.dir, &*name, flags, Mode::empty()).or_group_fault("open", || &*name)
+        files::open_to_write(&self.dir, &*name).or_group_fault("open", || &*name)
     }
 
     fn leaf_name(&self, number: u32) -> String {
@@ -179,6 +179,7 @@ impl Group {
         state.poisoned = false;
         state.procs = None;
         if unlinkat(&self.dir, self.leaf_name(old), AtFlags::REMOVEDIR).is_err() {
+            self.root.note_made(1);
             state.given_up.push(old);
         }
         Ok(())
@@ -262,10 +263,12 @@ impl Group {
 
     /// Whether the leaf is all there is: no earlier leaf, no nested job, nothing that somebody else made.
     fn is_plain(&self, state: &State) -> Result<bool, Errno> {
-        Ok(state.children.is_empty()
-            && state.given_up.is_empty()
-            && files::subdirectories(&self.dir, &*self.name)? == 1
-            && files::subdirectories(&self.dir, self.leaf_name(state.leaf))? == 0)
+        if !state.children.is_empty() || !state.given_up.is_empty() {
+            return Ok(false);
+        }
+        Ok(self.root.untouched(&self.dir)
+            || files::subdirectories(&self.dir, &*self.name)? == 1
+                && files::subdirectories(&self.dir, self.leaf_name(state.leaf))? == 0)
     }
 
     /// Reads the list of the leaf's processes, in one piece where that is possible.
@@ -359,6 +362,20 @@ impl Group {
         !self.state().children.is_empty()
     }
 
+    /// Whether nobody is in the group or below, as far as that can be told at little cost.
+    pub(crate) fn is_empty(&self, opened: &mut bool) -> Result<bool, Errno> {
+        let mut state = self.state();
+        let empty = match self.is_plain(&state) {
+            Ok(true) => self.read_procs(&mut state, opened, <[u8]>::is_empty),
+            Ok(false) => populated(&self.dir, &self.name).map(|populated| !populated),
+            Err(errno) => Err(errno),
+        };
+        match empty {
+            Err(errno) if files::vanished(errno) => Ok(true),
+            other => other,
+        }
+    }
+
     /// Whether nobody is in the group and it could serve another job as it is.
     pub(crate) fn reusable(&self, opened: &mut bool) -> Result<bool, Errno> {
         let mut state = self.state();
@@ -382,6 +399,8 @@ impl Group {
         state.stat = None;
         state.procs = None;
         let leaf = state.leaf;
+        let ours = state.given_up.len() as u64 + 2;
+        self.root.note_removing(ours);
         match self.remove_dirs(&mut state) {
             Ok(()) => {
                 drop(state);
@@ -392,7 +411,9 @@ impl Group {
             }
             Err(Errno::BUSY) => {
                 // Whatever was in the way, newcomers find a leaf.
-                match mkdirat(&self.dir, self.leaf_name(leaf), Mode::from_raw_mode(0o755)) {
+                let made = mkdirat(&self.dir, self.leaf_name(leaf), Mode::from_raw_mode(0o755));
+                self.root.note_made(state.given_up.len() as u64 + 2);
+                match made {
                     Ok(()) | Err(Errno::EXIST) => Ok(false),
                     Err(errno) => {
                         Err(errno).or_group_fault("mkdir", || format!("{}/m{leaf}", self.path()))

@@ -2,7 +2,7 @@
 //!
 //! One for all jobs, started with the first guarded group and again when somebody has killed it. Invariants:
 //! - what the guardian must know stands in the table before it exists in the kernel, and as long as it does;
-//! - a guarded group is given out only while a guardian lived a moment ago.
+//! - a guarded group is given out, and takes a newcomer in, only while a guardian lived a moment ago.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -87,6 +87,11 @@ impl Guard {
     /// Whether a guardian cleans up after us.
     pub(crate) fn stands(&self) -> bool {
         self.state().guardian.is_some()
+    }
+
+    /// Whether the guardian has ended although nobody dismissed it.
+    pub(crate) fn has_fallen(&self) -> bool {
+        self.state().guardian.as_ref().is_some_and(|guardian| !guardian.is_alive())
     }
 
     pub(crate) fn facts(&self) -> Option<GuardianFacts> {

@@ -192,7 +192,7 @@ fn obstacle(pid: u32, members: &HashSet<u32>) -> Option<Why> {
     if Stat::of(pid)?.state != b'D' {
         return None;
     }
-    let at = files::read_proc(&format!("/proc/{pid}/wchan")).ok();
+    let at = files::read_proc(format!("/proc/{pid}/wchan")).ok();
     let at = at
         .map(|text| String::from_utf8_lossy(&text).trim().to_owned())
         .filter(|at| !matches!(&**at, "" | "0"));
@@ -204,7 +204,7 @@ fn obstacle(pid: u32, members: &HashSet<u32>) -> Option<Why> {
 
 /// The process that traces this one.
 fn tracer(pid: u32) -> Option<u32> {
-    let status = files::read_proc(&format!("/proc/{pid}/status")).ok()?;
+    let status = files::read_proc(format!("/proc/{pid}/status")).ok()?;
     let line =
         status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"TracerPid:\t"))?;
     files::number(line)
@@ -214,11 +214,11 @@ fn tracer(pid: u32) -> Option<u32> {
 
 /// Whether its group of the version 1 freezer, where that is mounted at the usual place, is frozen.
 fn frozen_v1(pid: u32) -> bool {
-    let Ok(text) = files::read_proc(&format!("/proc/{pid}/cgroup")) else { return false };
+    let Ok(text) = files::read_proc(format!("/proc/{pid}/cgroup")) else { return false };
     let text = String::from_utf8_lossy(&text);
     let path = text.lines().find_map(|line| line.split_once(":freezer:").map(|(_, path)| path));
     path.is_some_and(|path| {
-        files::read_proc(&format!("/sys/fs/cgroup/freezer{path}/freezer.state"))
+        files::read_proc(format!("/sys/fs/cgroup/freezer{path}/freezer.state"))
             .is_ok_and(|state| !state.starts_with(b"THAWED"))
     })
 }

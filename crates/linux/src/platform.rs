@@ -66,7 +66,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Platform {
     options: Options,
-    fork: ForkWatch,
+    fork: Arc<ForkWatch>,
     site: OnceLock<Site>,
     guard: Guard,
     births: Births,
@@ -108,17 +108,18 @@ impl Platform {
     /// No memory.
     pub fn new(options: Options) -> Result<Self, Fault> {
         let fork = ForkWatch::new().map_err(|error| io_fault("madvise", "fork watch", &error))?;
+        let fork = Arc::new(fork);
         let births = Births::default();
         if options.without_into_cgroup {
             births.refuse();
         }
         Ok(Self {
             options,
+            registry: Arc::new(Registry::new(Arc::clone(&fork))),
             fork,
             site: OnceLock::new(),
             guard: Guard::default(),
             births,
-            registry: Arc::default(),
             roots: RwLock::default(),
             groups: RwLock::default(),
             pool: Mutex::default(),
@@ -188,7 +189,8 @@ impl Platform {
             },
             Target::Group { group, frozen } => {
                 let group = self.group(group)?;
-                self.with_room(|| self.births.into_group(&group, frozen, command, &prepared))?
+                self.keep_guarded(&group)?;
+                self.with_room(|| self.births.in_group(&group, frozen, command, &prepared))?
             }
         };
         Ok(self.registry.enter(birth.pid, birth.pidfd))
@@ -199,6 +201,9 @@ impl Platform {
     /// # Errors
     /// There is none (any more): the fault says `gone`.
     pub fn open_process(&self, pid: u32) -> Result<Arc<Process>, Fault> {
+        if !self.is_owner() {
+            return Err(forked("open"));
+        }
         self.registry.open(pid)
     }
 
@@ -207,6 +212,9 @@ impl Platform {
     /// # Errors
     /// It is no pidfd, or the process has been reaped.
     pub fn open_pidfd(&self, pidfd: BorrowedFd<'_>) -> Result<Arc<Process>, Fault> {
+        if !self.is_owner() {
+            return Err(forked("open"));
+        }
         self.registry.open_pidfd(pidfd)
     }
 
@@ -215,6 +223,9 @@ impl Platform {
     /// # Errors
     /// The hierarchy cannot be found. That the process has ended is no error but a fact.
     pub fn facts(&self, process: &Process) -> Result<ProcessFacts, Fault> {
+        if !self.is_owner() {
+            return Err(forked("facts"));
+        }
         let pid = process.pid();
         let facts = |state, place| Ok(ProcessFacts { process: process.key(), pid, state, place });
         if process.ended() {
@@ -238,6 +249,29 @@ impl Platform {
         }
     }
 
+    /// Where this process is: in a job of ours, or outside. One that contains us is no job of ours.
+    ///
+    /// # Errors
+    /// Our own group cannot be read.
+    pub fn own_place(&self) -> Result<Place, Fault> {
+        if !self.is_owner() {
+            return Err(forked("facts"));
+        }
+        // Without a root there is no job of ours to be in, and nothing needs to be known of this place.
+        let Some(site) = self.site.get() else { return Ok(Place::Outside) };
+        let roots = self.roots();
+        if roots.is_empty() {
+            return Ok(Place::Outside);
+        }
+        let own = site.own()?;
+        let ours = roots.iter().any(|root| mount::within(&root.group, &own));
+        Ok(if ours {
+            place::place(site, &roots, &own, &own, |root, slot| self.top(root, slot))
+        } else {
+            Place::Outside
+        })
+    }
+
     /// Where the process with this id is; `None` when there is none.
     fn place_of(&self, pid: u32) -> Result<Option<Place>, Fault> {
         match process::group(pid) {
@@ -251,12 +285,21 @@ impl Platform {
         let site = self.site()?;
         let own = site.own()?;
         let roots = self.roots().clone();
-        let top = |root: &Root, slot: u16| {
-            let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
-            let group = groups.by_slot.get(usize::from(slot))?.clone()?;
-            (group.root.index == root.index && group.parent.is_none()).then_some(group)
-        };
-        Ok(place::place(site, &roots, &own, group, top))
+        Ok(place::place(site, &roots, &own, group, |root, slot| self.top(root, slot)))
+    }
+
+    /// Whether nobody is in a group, as far as that can be told at little cost: to be asked before
+    /// [`watch`](Self::watch), which can always tell.
+    ///
+    /// # Errors
+    /// No such group.
+    pub fn is_empty(&self, group: GroupKey) -> Result<bool, Fault> {
+        if !self.is_owner() {
+            return Err(forked("watch"));
+        }
+        let group = self.group(group)?;
+        let empty = self.with_files(&group, &mut false, |group, opened| group.is_empty(opened));
+        Ok(empty.unwrap_or(false))
     }
 
     /// Watches for the end of a group's last member.
@@ -276,6 +319,9 @@ impl Platform {
     /// # Errors
     /// The group cannot be read.
     pub fn obstacles(&self, group: GroupKey) -> Result<Vec<Obstacle>, Fault> {
+        if !self.is_owner() {
+            return Err(forked("obstacles"));
+        }
         kill::obstacles(&*self.group(group)?)
     }
 
@@ -286,13 +332,13 @@ impl Platform {
             0 => None,
             known => Some(known == 1),
         };
-        probe::enforcement(limit, Learnt { guardian: self.guard.facts(), fuse })
+        probe::enforcement(limit, Learnt { guardian: self.guardian(), fuse })
     }
 
     /// The guardian, if one was needed.
     #[must_use]
     pub fn guardian(&self) -> Option<GuardianFacts> {
-        self.guard.facts()
+        self.is_owner().then(|| self.guard.facts()).flatten()
     }
 
     /// The group of a job in the file system, for people.
@@ -300,6 +346,9 @@ impl Platform {
     /// # Errors
     /// No such group.
     pub fn group_path(&self, group: GroupKey) -> Result<PathBuf, Fault> {
+        if !self.is_owner() {
+            return Err(forked("group"));
+        }
         Ok(PathBuf::from(self.site()?.mount.shown(&self.group(group)?.path())))
     }
 
@@ -368,6 +417,13 @@ impl Platform {
         group.ok_or_else(|| Group::missing(key))
     }
 
+    /// The group in a slot directly below a root.
+    fn top(&self, root: &Root, slot: u16) -> Option<Arc<Group>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let group = groups.by_slot.get(usize::from(slot))?.clone()?;
+        (group.root.index == root.index && group.parent.is_none()).then_some(group)
+    }
+
     /// Where a process that is to be in no job of ours goes; `None`: it is born there anyway.
     fn outside(&self) -> Result<Option<String>, Fault> {
         let Some(site) = self.site.get() else { return Ok(None) };
@@ -379,11 +435,11 @@ impl Platform {
 
     /// The root for a new group: that of the place where we are, or the one around us if we are in a job of ours.
     fn root(&self, site: &Site, table: &Table) -> Result<Arc<Root>, Fault> {
-        let own = site.own()?;
+        let own = site.own_recently()?;
         let find = |roots: &[Arc<Root>]| {
             let ours = |root: &&Arc<Root>| {
                 self.options.base.is_some()
-                    || root.base.outside == own
+                    || *root.base.outside == *own
                     || mount::within(&root.group, &own)
             };
             roots.iter().find(ours).cloned()
@@ -481,10 +537,18 @@ impl Platform {
         groups.free.push(slot);
     }
 
+    /// Nobody comes into a group while a guardian that was needed is dead: somebody may have killed it.
+    fn keep_guarded(&self, group: &Group) -> Result<(), Fault> {
+        if self.guard.has_fallen() {
+            self.ensure_guardian(self.site()?, &group.root)?;
+        }
+        Ok(())
+    }
+
     fn ensure_guardian(&self, site: &Site, root: &Root) -> Result<(), Fault> {
         self.guard.ensure(site.mount.dir.as_fd(), || {
             let outside = &root.base.outside;
-            if self.options.base.is_none() && site.own()? == *outside {
+            if self.options.base.is_none() && *site.own_recently()? == **outside {
                 return Ok(None);
             }
             let relative = site.mount.relative(outside).unwrap_or(".");
@@ -532,6 +596,7 @@ impl Platform {
     fn move_process(&self, process: ProcessKey, group: GroupKey) -> Result<Outcome, Fault> {
         let process = self.registry.get(process)?;
         let group = self.group(group)?;
+        self.keep_guarded(&group)?;
         let pid = process.pid();
         // By its pid, so believed only if the process is still there afterwards.
         let (user, total) = (clock::user_ns(pid), clock::total_ns(pid));
@@ -786,22 +851,6 @@ impl Drop for Platform {
 
 /// What the engine asks on its way to the object manager.
 impl Platform {
-    /// Where this process is. Without a group of ours that is outside, whatever it is called.
-    ///
-    /// # Errors
-    /// The hierarchy cannot be read.
-    pub fn own_place(&self) -> Result<Place, Fault> {
-        if self.roots().is_empty() {
-            return Ok(Place::Outside);
-        }
-        let own = self.site()?.own()?;
-        match self.place_in(&own)? {
-            // Somebody has moved us: new groups go below the new place.
-            Place::ForeignGroup(_) | Place::ForeignJob(_) => Ok(Place::Outside),
-            place => Ok(place),
-        }
-    }
-
     /// Starts a command of `std`'s, which forks; it joins the group before it executes anything.
     ///
     /// # Errors
@@ -820,16 +869,24 @@ impl Platform {
                 return Err(trouble("birth", "command", "a command of std cannot break away"));
             }
             Target::Group { group, .. } => {
-                let procs = self.group(group)?.open_leaf_procs()?;
+                let group = self.group(group)?;
+                self.keep_guarded(&group)?;
+                let procs = self.with_room(|| group.open_leaf_procs())?;
                 Some(join_before_exec(command, procs))
             }
         };
         let shown = || command.get_program().to_string_lossy().into_owned();
         let program = shown();
-        let child = command.spawn().map_err(|error| io_fault("execve", program, &error))?;
+        let mut child = command.spawn().map_err(|error| io_fault("execve", program, &error))?;
         drop(joining);
-        let process = self.open_process(child.id())?;
-        Ok((child, process))
+        match self.with_room(|| self.open_process(child.id())) {
+            Ok(process) => Ok((child, process)),
+            Err(fault) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(fault)
+            }
+        }
     }
 
     /// The name of a process's program, as `ps` shows it; empty when there is no such process.

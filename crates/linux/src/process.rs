@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use jobobject_core::{Fault, Outcome, ProcessKey};
+use jobobject_sys::fork::ForkWatch;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -114,8 +115,10 @@ pub(crate) fn open(pid: u32) -> Result<Option<OwnedFd>, Errno> {
 }
 
 /// The processes that somebody remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
+    /// A fork of ours may have been made while another thread held the lock: there it is never taken.
+    fork: Arc<ForkWatch>,
     known: Mutex<Known>,
     last: AtomicU64,
 }
@@ -127,6 +130,10 @@ struct Known {
 }
 
 impl Registry {
+    pub(crate) fn new(fork: Arc<ForkWatch>) -> Self {
+        Self { fork, known: Mutex::default(), last: AtomicU64::new(0) }
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,6 +205,9 @@ impl Registry {
     }
 
     fn forget(&self, key: ProcessKey, pid: u32) {
+        if !self.fork.is_original() {
+            return;
+        }
         let mut known = self.known();
         known.by_key.remove(&key);
         if known.by_pid.get(&pid) == Some(&key) {
@@ -213,7 +223,7 @@ fn lookup(known: &Known, pid: u32) -> Option<Arc<Process>> {
 
 /// The id, in our pid namespace, of a process that nobody has reaped yet.
 fn pid_of(pidfd: BorrowedFd<'_>) -> Result<Option<u32>, Errno> {
-    let text = files::read_proc(&format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let text = files::read_proc(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:\t"));
     match line {
         // -1: reaped; 0: in a pid namespace that we do not see.
@@ -238,7 +248,7 @@ pub(crate) struct Stat {
 impl Stat {
     /// Of the process with this id, if there is one.
     pub(crate) fn of(pid: u32) -> Option<Self> {
-        Self::parse(&files::read_proc(&format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(&files::read_proc(format!("/proc/{pid}/stat")).ok()?)
     }
 
     /// The name, in parentheses, may hold anything, parentheses too.
@@ -265,19 +275,23 @@ impl Stat {
 
 /// The group of a process, as the kernel names it: a zombie's may be deleted, which is cut off.
 pub(crate) fn group(pid: u32) -> Option<String> {
-    let text = files::read_proc(&format!("/proc/{pid}/cgroup")).ok()?;
+    let text = files::read_proc(format!("/proc/{pid}/cgroup")).ok()?;
     mount::group_of(&text).map(|(path, _)| path.to_owned())
 }
 
 /// The name of the program, as `ps` shows it.
 pub(crate) fn comm(pid: u32) -> String {
-    let text = files::read_proc(&format!("/proc/{pid}/comm")).unwrap_or_default();
+    let text = files::read_proc(format!("/proc/{pid}/comm")).unwrap_or_default();
     String::from_utf8_lossy(&text).trim_end().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn registry() -> Arc<Registry> {
+        Arc::new(Registry::new(Arc::new(ForkWatch::new().unwrap())))
+    }
 
     #[test]
     fn a_name_full_of_parentheses_does_not_confuse_the_fields() {
@@ -292,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_process_has_one_key_as_long_as_somebody_remembers_it() {
-        let registry = Arc::new(Registry::default());
+        let registry = registry();
         let first = registry.open(std::process::id()).unwrap();
         let again = registry.open(std::process::id()).unwrap();
         assert_eq!(first.key(), again.key());
@@ -306,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_was_used_again_gets_a_new_key() {
-        let registry = Arc::new(Registry::default());
+        let registry = registry();
         let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
         let process = registry.open(child.id()).unwrap();
         child.wait().unwrap();
@@ -317,7 +331,7 @@ mod tests {
 
     #[test]
     fn no_process_is_told_as_gone() {
-        let registry = Arc::new(Registry::default());
+        let registry = registry();
         for pid in [0, u32::MAX, i32::MAX as u32] {
             assert!(registry.open(pid).unwrap_err().gone, "{pid}");
         }

@@ -6,6 +6,7 @@
 //! - without a guardian the root exists only as long as there is a group in it.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jobobject_core::Fault;
@@ -31,6 +32,10 @@ pub(crate) struct Root {
     relative: String,
     pub(crate) index: RootIndex,
     state: Mutex<State>,
+    /// How many directories below the root are of our making, never more than there are.
+    made: AtomicU64,
+    /// The root's `cgroup.stat`, opened by the first who asks whether there are others.
+    stat: Mutex<Option<OwnedFd>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +56,8 @@ impl Root {
             site.mount.relative(&group).ok_or_else(|| unreachable_group(&group))?.to_owned();
         let index =
             table.add_root(&relative).map_err(|error| io_fault("table", &*group, &error))?;
-        Ok(Self { base, group, relative, index, state: Mutex::default() })
+        let (state, made, stat) = (Mutex::default(), AtomicU64::new(0), Mutex::default());
+        Ok(Self { base, group, relative, index, state, made, stat })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -120,8 +126,37 @@ impl Root {
         state.dir.is_none()
     }
 
+    /// So many directories have been made below the root.
+    pub(crate) fn note_made(&self, directories: u64) {
+        self.made.fetch_add(directories, Relaxed);
+    }
+
+    /// So many are about to be removed.
+    pub(crate) fn note_removing(&self, directories: u64) {
+        // Never below zero: whoever asks would believe in directories that nobody made.
+        let _ =
+            self.made.fetch_update(Relaxed, Relaxed, |made| Some(made.saturating_sub(directories)));
+    }
+
+    /// Whether there is no directory below the root but those of our making: one read that spares a look at
+    /// each of them. `false` may also mean that it is not known.
+    pub(crate) fn untouched(&self, dir: &OwnedFd) -> bool {
+        let mut stat = self.stat.lock().unwrap_or_else(PoisonError::into_inner);
+        if stat.is_none() {
+            *stat = files::open(dir, c"cgroup.stat").ok();
+        }
+        let Some(file) = &*stat else { return false };
+        let mut room = [0_u8; 1024];
+        let made = self.made.load(Relaxed);
+        let there =
+            files::peek(file, &mut room).ok().and_then(|text| files::value(text, "nr_descendants"));
+        there == Some(made)
+    }
+
     fn remove(&self, mount: &Mount, state: &mut State) {
         let Some(dir) = &state.dir else { return };
+        // It is of this very directory, not of one that is made later under the same name.
+        *self.stat.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // What engines inside our jobs left here is ours now that nobody is in it.
         match remove_tree(&mount.dir, &*self.relative) {
             Ok(()) | Err(Errno::NOENT) => state.dir = None,

@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jobobject_core::Fault;
 use rustix::fs::CWD;
@@ -19,9 +21,15 @@ pub(crate) struct Site {
     pub(crate) mount: Mount,
     /// Our own `/proc/self/cgroup`, held open: an outside manager may move us at any time.
     own: OwnedFd,
+    /// What it said last, and when.
+    last: Mutex<Option<(Instant, Arc<str>)>>,
     /// Where roots are made, if somebody insists.
     base: Option<String>,
 }
+
+/// For so long our own group is not read again by one and the same call: a look at where the caller is, and
+/// the making of a group for it.
+const RECENT: Duration = Duration::from_millis(1);
 
 /// Where a root belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +58,24 @@ impl Site {
             }
             None => None,
         };
-        Ok(Self { mount, own, base })
+        Ok(Self { mount, own, last: Mutex::default(), base })
     }
 
-    /// Our own group, now.
-    pub(crate) fn own(&self) -> Result<String, Fault> {
-        read_own(&self.own)
+    /// Our own group, now. 1 to 3 µs: the text names every hierarchy.
+    pub(crate) fn own(&self) -> Result<Arc<str>, Fault> {
+        let group: Arc<str> = read_own(&self.own)?.into();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), Arc::clone(&group)));
+        Ok(group)
+    }
+
+    /// Our own group, a moment ago at most.
+    pub(crate) fn own_recently(&self) -> Result<Arc<str>, Fault> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match last {
+            Some((when, group)) if when.elapsed() < RECENT => Ok(group),
+            _ => self.own(),
+        }
     }
 
     /// Where a root belongs when our own group is `own`: below it, or beside it when it is the leaf of a job.

@@ -1,5 +1,7 @@
 //! Ending, signaling, suspending what is in a group.
 
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a test says why it skips")]
+
 mod common;
 
 use std::os::fd::AsFd;

@@ -14,8 +14,9 @@
 mod child;
 pub(crate) mod newborn;
 pub(crate) mod stack;
+mod strings;
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -27,70 +28,9 @@ use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions};
 use self::child::{Child, Report};
 use self::newborn::Newborn;
 use self::stack::Stack;
+pub use self::strings::{CStringArray, CStringArrayBuilder, NulInside};
 use crate::raw;
 use crate::signal::SignalSet;
-
-/// Strings for a program, in the form that exec takes.
-#[derive(Default)]
-pub struct CStringArray {
-    strings: Vec<CString>,
-    /// One pointer per string, and null.
-    pointers: Vec<*const c_char>,
-}
-
-// SAFETY: the pointers are to the strings, which belong to the same value and are never changed.
-unsafe impl Send for CStringArray {}
-// SAFETY: as above.
-unsafe impl Sync for CStringArray {}
-
-impl CStringArray {
-    /// The array of `strings`.
-    #[must_use]
-    pub fn new(strings: Vec<CString>) -> Self {
-        let pointers =
-            strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
-        Self { strings, pointers }
-    }
-
-    /// The strings.
-    #[must_use]
-    pub fn strings(&self) -> &[CString] {
-        &self.strings
-    }
-
-    /// What exec takes; an empty array too ends in null.
-    fn as_ptr(&self) -> *const *const c_char {
-        static EMPTY: AtomicNull = AtomicNull(std::ptr::null());
-        struct AtomicNull(*const c_char);
-        // SAFETY: a null pointer that is never written.
-        unsafe impl Sync for AtomicNull {}
-        if self.pointers.is_empty() { &raw const EMPTY.0 } else { self.pointers.as_ptr() }
-    }
-}
-
-impl From<Vec<CString>> for CStringArray {
-    fn from(strings: Vec<CString>) -> Self {
-        Self::new(strings)
-    }
-}
-
-impl FromIterator<CString> for CStringArray {
-    fn from_iter<T: IntoIterator<Item = CString>>(strings: T) -> Self {
-        Self::new(strings.into_iter().collect())
-    }
-}
-
-impl Clone for CStringArray {
-    fn clone(&self) -> Self {
-        Self::new(self.strings.clone())
-    }
-}
-
-impl fmt::Debug for CStringArray {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.strings.fmt(f)
-    }
-}
 
 /// Something to be done to the descriptors of the child.
 #[derive(Debug, Clone, Copy)]
@@ -309,10 +249,10 @@ impl std::error::Error for BirthError {}
 /// See [`BirthError`]; with [`Mode::Fork`] only `Clone`.
 pub fn spawn(plan: &Plan<'_>, into: Into<'_>, mode: Mode) -> Result<Birth, BirthError> {
     // A free place for the shell, the arguments (and room for a name if there is none), null.
-    let arguments = plan.argv.strings();
+    let arguments = plan.argv.pointers();
     let mut argv = Vec::with_capacity(arguments.len().max(1) + 2);
     argv.push(std::ptr::null());
-    argv.extend(arguments.iter().map(|argument| argument.as_ptr()));
+    argv.extend_from_slice(arguments);
     argv.push(std::ptr::null());
     if arguments.is_empty() {
         argv.push(std::ptr::null());

@@ -153,6 +153,7 @@ pub struct FakeKernel {
     next_key: u64,
     /// Deaths since [`Self::take_deaths`]: who, and the groups it was in, innermost first.
     deaths: Vec<(ProcessKey, Vec<GroupKey>)>,
+    newly_dying: Vec<ProcessKey>,
     violations: Vec<String>,
 }
 
@@ -172,6 +173,7 @@ impl FakeKernel {
             next_pid: 100,
             next_key: 1,
             deaths: Vec::new(),
+            newly_dying: Vec::new(),
             violations: Vec::new(),
         }
     }
@@ -277,10 +279,9 @@ impl FakeKernel {
         }
     }
 
-    /// Processes that were killed and are not dead yet.
-    #[must_use]
-    pub fn dying(&self) -> Vec<ProcessKey> {
-        self.living.iter().copied().filter(|key| self.processes[key].dying.is_some()).collect()
+    /// Processes that were killed since the last call and are not dead yet.
+    pub fn take_dying(&mut self) -> Vec<ProcessKey> {
+        std::mem::take(&mut self.newly_dying)
     }
 
     // What anybody can see.
@@ -672,6 +673,7 @@ impl FakeKernel {
         }
         if self.traps.slow_death && self.chance.one_in(4) {
             self.process_mut(process).dying = Some(killer);
+            self.newly_dying.push(process);
         } else {
             self.bury(process, Death::Killed(killer));
         }
@@ -727,7 +729,9 @@ impl FakeKernel {
         self.is_alive(process) && !self.is_frozen(process) && !self.processes[&process].stopped
     }
 
-    fn below(&self, group: GroupKey) -> BTreeSet<GroupKey> {
+    /// The group and every group below it.
+    #[must_use]
+    pub fn below(&self, group: GroupKey) -> BTreeSet<GroupKey> {
         self.groups.keys().copied().filter(|key| self.chain(*key).contains(&group)).collect()
     }
 

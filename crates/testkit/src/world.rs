@@ -7,7 +7,7 @@
 //! which take their time outside the lock, and effects on different groups, in any order; and what
 //! is told comes in any order at all.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use jobobject_abi::{Access, Call, Handle, Limits, Reply, Tick};
@@ -37,6 +37,8 @@ impl Pace {
 /// A call, from its question to its answer.
 #[derive(Debug)]
 pub struct CallRecord {
+    /// Whose handles it names.
+    pub session: SessionId,
     /// What was asked.
     pub call: Call,
     /// By whom; `None`: by somebody in no job.
@@ -54,6 +56,10 @@ pub struct CallRecord {
 /// A kill that was carried out.
 #[derive(Debug)]
 pub struct KillRecord {
+    /// When.
+    pub at: Tick,
+    /// The group it was for, and those below it.
+    pub groups: BTreeSet<GroupKey>,
     /// Which job's group it was for, as far as known.
     pub job: Option<JobId>,
     /// Whom it found.
@@ -105,6 +111,7 @@ pub struct World {
     newborns: HashSet<ProcessKey>,
     most_storming: usize,
     storming: bool,
+    traces: bool,
 }
 
 impl World {
@@ -149,6 +156,7 @@ impl World {
             newborns: HashSet::new(),
             most_storming: 24,
             storming: false,
+            traces: std::env::var_os("JOB_TRACE").is_some(),
         }
     }
 
@@ -172,6 +180,7 @@ impl World {
         let place = caller.map_or(Place::Outside, |caller| self.kernel.place(caller));
         let facts = Facts { caller: place, process: process.map(|key| self.kernel.facts(key)) };
         let record = CallRecord {
+            session,
             call: call.clone(),
             caller,
             process,
@@ -228,11 +237,7 @@ impl World {
     /// When it is refused.
     pub fn create(&mut self, limits: Limits) -> Handle {
         match self.ask(Call::Create { limits }) {
-            Ok(Reply::Handle(handle)) => {
-                let job = self.job(handle).expect("a job just made");
-                self.jobs.push(job);
-                handle
-            }
+            Ok(Reply::Handle(handle)) => handle,
             other => panic!("a job cannot be made: {other:?}"),
         }
     }
@@ -284,6 +289,12 @@ impl World {
     /// Somebody holds a handle to the process: it can be asked about when it is dead.
     pub fn hold(&mut self, process: ProcessKey) {
         self.held.insert(process);
+    }
+
+    /// Somebody holds a handle to it.
+    #[must_use]
+    pub fn is_held(&self, process: ProcessKey) -> bool {
+        self.held.contains(&process)
     }
 
     /// Nobody does any more.
@@ -424,7 +435,9 @@ impl World {
 
     fn take(&mut self, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
+        self.trace(&input);
         self.manager.step(self.now, input, &mut out);
+        self.trace(&out);
         assert_eq!(self.manager.broken_invariant(), None);
         for &job in &self.jobs {
             if let Some(group) = self.manager.group_of(job) {
@@ -434,12 +447,27 @@ impl World {
         out
     }
 
+    /// With `JOB_TRACE` set, a replayed run tells all that goes in and comes out.
+    #[expect(clippy::print_stderr, reason = "it is asked for")]
+    fn trace(&self, what: &impl std::fmt::Debug) {
+        if self.traces {
+            eprintln!("{:>12} {what:?}", self.now.0);
+        }
+    }
+
     /// Does what an output says; the input that follows from it at once.
     fn absorb(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Reply { serial, result } => {
                 let record = self.calls.get_mut(&serial).expect("an answer needs a question");
                 assert!(record.answer.is_none(), "answered twice: {record:?}, now {result:?}");
+                let session = record.session;
+                if let Ok(Reply::Handle(handle)) = result
+                    && let Ok(job) = self.manager.job_of(session, handle, Access::empty())
+                    && !self.jobs.contains(&job)
+                {
+                    self.jobs.push(job);
+                }
                 record.answer = Some((self.now, result));
                 None
             }
@@ -484,7 +512,9 @@ impl World {
         let InFlight { serial, effect } = self.effects.remove(&id).expect("it is on its way");
         if let Effect::Kill { group, .. } = effect {
             let job = self.group_jobs.get(&group).copied();
-            self.kills.push(KillRecord { job, victims: self.kernel.members(group) });
+            let victims = self.kernel.members(group);
+            let groups = self.kernel.below(group);
+            self.kills.push(KillRecord { at: self.now, groups, job, victims });
         }
         if self.chance.one_in(self.pace.fault_one_in)
             && let Some(fault) = possible_fault(&effect)
@@ -502,7 +532,7 @@ impl World {
     // What the platform watches.
 
     fn notice_deaths(&mut self) {
-        for process in self.kernel.dying() {
+        for process in self.kernel.take_dying() {
             let delay = Duration::from_micros(self.chance.below(20_000));
             self.schedule(delay, Happening::Die(process));
         }

@@ -7,13 +7,14 @@
 //! Source: *JOBOBJECT_BASIC_ACCOUNTING_INFORMATION*.
 
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
 
 use jobobject_abi::info::CpuTimes;
 use jobobject_abi::{Access, Accounting, Handle, Reply, Total};
 
 use crate::effect::{Effect, Fault, Outcome};
 use crate::job::entry::EntryId;
-use crate::job::{Ending, Job, JobId};
+use crate::job::{Ending, History, Job, JobId};
 use crate::manager::{ObjectManager, Pending, Serial, SessionId, Step};
 use crate::process::Member;
 use crate::refusal::Refusal;
@@ -149,10 +150,7 @@ impl ObjectManager {
         let arrival = self.next_arrival();
         let chain: Vec<JobId> = self.chain(job).collect();
         for level in chain {
-            let history = &mut self.job_mut(level).history;
-            if history.seen.insert(member.pid, arrival).is_none() {
-                history.total += 1;
-            }
+            self.job_mut(level).history.see(member.pid, arrival);
         }
     }
 
@@ -162,6 +160,16 @@ impl ObjectManager {
         for level in entry.chain[..entry.joined].to_vec() {
             let history = &mut self.job_mut(level).history;
             history.before = history.before.plus(used);
+        }
+    }
+}
+
+impl History {
+    /// Puts a member on record, unless it is.
+    pub(crate) fn see(&mut self, pid: u32, arrival: u64) {
+        if let Entry::Vacant(unseen) = self.seen.entry(pid) {
+            unseen.insert(arrival);
+            self.total += 1;
         }
     }
 }

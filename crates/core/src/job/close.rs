@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use jobobject_abi::{Access, Actor, EndReason, Handle, LimitKind, Reply};
+use jobobject_abi::{Access, Actor, EndReason, Handle, LimitKind, Reply, Tick};
 
 use crate::effect::{Effect, Fault, GroupKey, Outcome};
 use crate::job::{Ending, Group, JobId};
@@ -64,9 +64,16 @@ impl ObjectManager {
         for id in self.subtree(root) {
             self.disarm(step, id, Timer::Grace);
             let job = self.job_mut(id);
-            let after_stop = matches!(job.ending, Ending::Stopping { .. });
+            let (round, after_stop) = match job.ending {
+                // It goes on: what was counted is not counted again.
+                Ending::Killing { root: by, round, after_stop, .. } if by == root => {
+                    (round, after_stop)
+                }
+                Ending::Stopping { .. } => (0, true),
+                _ => (0, false),
+            };
             job.record(reason);
-            job.ending = Ending::Killing { root, round: 0, commits, after_stop };
+            job.ending = Ending::Killing { root, round, commits, after_stop };
             job.kills += 1;
             job.stale_leaf = true;
         }
@@ -76,7 +83,6 @@ impl ObjectManager {
                 if let Some(serial) = serial {
                     step.reply(serial, Ok(Reply::Done));
                 }
-                self.found_nobody(root);
                 self.finish_ending(step, root);
             }
         }
@@ -90,6 +96,7 @@ impl ObjectManager {
         serial: Option<Serial>,
     ) {
         let job = self.job_mut(root);
+        job.shots += 1;
         let now = job.commits;
         let mut count = false;
         if let Ending::Killing { commits, after_stop, round, .. } = &mut job.ending {
@@ -111,23 +118,29 @@ impl ObjectManager {
             let result = outcome.as_ref().map(|_| Reply::Done);
             step.reply(serial, result.map_err(|fault| fault.clone().into()));
         }
-        let Some(job) = self.jobs.get_mut(&root) else { return };
-        let Ending::Killing { root: by, round, commits, after_stop } = job.ending else { return };
+        if !self.jobs.contains_key(&root) {
+            return;
+        }
+        self.job_mut(root).shots -= 1;
+        if !matches!(outcome, Ok(Outcome::Killed { found: false, .. })) {
+            self.met_somebody(root);
+        }
+        let is_quiet = self.shots_have_landed(root);
+        let job = self.job_mut(root);
+        let Ending::Killing { root: by, round, commits, after_stop } = job.ending else {
+            return self.settle(step, root);
+        };
         if by != root {
             return; // A kill from further out has taken over.
         }
-        let (mut is_over, mut found) = (false, true);
-        if let Ok(Outcome::Killed { members, found: was_populated, empty }) = outcome {
-            found = was_populated;
+        let mut is_over = false;
+        if let Ok(Outcome::Killed { members, empty, .. }) = outcome {
             if round == 0 {
                 job.tally_kill(members.unwrap_or(0), after_stop);
             }
-            is_over = empty && job.acting == 0 && job.commits == commits;
+            is_over = empty && is_quiet && job.acting == 0 && job.commits == commits;
         }
         job.ending = Ending::Killing { root, round: round.saturating_add(1), commits, after_stop };
-        if round == 0 && !found {
-            self.found_nobody(root);
-        }
         if is_over {
             self.finish_ending(step, root);
         } else {
@@ -144,34 +157,45 @@ impl ObjectManager {
                 self.send_kill(step, id, group, None);
             }
             (Ending::Killing { root, .. }, None) if root == id => self.finish_ending(step, id),
-            _ => self.settle(step, id),
+            _ => {
+                self.follow_freeze(step, id);
+                self.forget_unused(step, id);
+                self.settle(step, id);
+            }
         }
     }
 
-    /// The kill met nobody: whatever ended the members came before it.
-    fn found_nobody(&mut self, root: JobId) {
+    /// The ending has met members: its reason stands.
+    fn met_somebody(&mut self, root: JobId) {
         for id in self.subtree(root) {
-            let job = self.job_mut(id);
-            if matches!(job.ending, Ending::Killing { root: by, .. } if by == root) {
-                job.reason = job.reason_before;
-            }
+            self.job_mut(id).reason_before = None;
         }
+    }
+
+    /// No kill and no stop signal is on its way to the job or a job below it: it would hit who comes
+    /// next.
+    fn shots_have_landed(&self, root: JobId) -> bool {
+        self.subtree(root).iter().all(|id| self.job(*id).shots == 0)
     }
 
     /// Nobody is left of those whom a stop or a kill of `root` was for.
     fn finish_ending(&mut self, step: &mut Step<'_>, root: JobId) {
         self.disarm(step, root, Timer::Rekill);
-        self.disarm(step, root, Timer::Grace);
         let mut subtree = self.subtree(root);
         for &id in &subtree {
-            let job = self.job_mut(id);
-            let ended_by = match job.ending {
+            let ended_by = match self.job(id).ending {
                 Ending::No => None,
                 Ending::Stopping { root } | Ending::Killing { root, .. } => Some(root),
             };
             if ended_by == Some(root) {
+                self.disarm(step, id, Timer::Grace);
+                let job = self.job_mut(id);
                 job.ending = Ending::No;
                 job.settled = true;
+                // It met nobody: whatever ended the members came before it.
+                if let Some(before) = job.reason_before.take() {
+                    job.reason = before;
+                }
             }
         }
         subtree.reverse();
@@ -207,8 +231,14 @@ impl ObjectManager {
         stop: Stop,
         serial: Option<Serial>,
     ) {
+        let grace_over = step.at.after(stop.grace);
         let (Some(group), Ending::No) = (self.ready_group(root), self.job(root).ending) else {
-            // Nobody is there, or they have been told already.
+            // Nobody is there, or they have been told already, and get no more time than asked now.
+            let job = self.job(root);
+            let is_sooner = job.grace_over.is_none_or(|over| grace_over < over);
+            if matches!(job.ending, Ending::Stopping { root: by } if by != root || is_sooner) {
+                self.arm_grace(step, root, grace_over);
+            }
             if let Some(serial) = serial {
                 step.reply(serial, Ok(Reply::Done));
             }
@@ -216,17 +246,25 @@ impl ObjectManager {
         };
         for id in self.subtree(root) {
             let job = self.job_mut(id);
+            if job.ending != Ending::No {
+                continue; // Its own ending goes on.
+            }
             job.record(stop.reason);
             job.ending = Ending::Stopping { root };
             job.kills += 1;
             // Whoever is suspended cannot leave.
-            job.freezer.count = 0;
+            job.freezer.reset();
             self.follow_freeze(step, id);
         }
         let ask = Effect::Signal { group, signal: stop.signal, resume: true };
+        self.job_mut(root).shots += 1;
         self.effect(step, None, ask, Pending::StopSignal { job: root, serial });
-        let at = step.at.after(stop.grace);
-        self.arm(step, root, Timer::Grace, at);
+        self.arm_grace(step, root, grace_over);
+    }
+
+    fn arm_grace(&mut self, step: &mut Step<'_>, id: JobId, at: Tick) {
+        self.job_mut(id).grace_over = Some(at);
+        self.arm(step, id, Timer::Grace, at);
     }
 
     pub(crate) fn stop_signaled(
@@ -241,17 +279,36 @@ impl ObjectManager {
             step.reply(serial, result.map_err(|fault| fault.clone().into()));
         }
         let Some(job) = self.jobs.get_mut(&root) else { return };
+        job.shots -= 1;
         // When the signal could not be sent, the kill at the end of the grace still can.
         let members = outcome.map_or(0, signaled_members);
         job.tally.signaled = members;
         if matches!(job.reason, EndReason::Limit(LimitKind::JobTime | LimitKind::WallTime)) {
             job.history.terminated += members;
         }
+        if members > 0 {
+            self.met_somebody(root);
+        }
+        // That they have left may be known before that they were asked.
+        if self.job(root).settled {
+            self.stop_answered(step, root);
+        }
+        self.settle(step, root);
+    }
+
+    /// Nobody is left of those whom a stop was for.
+    fn stop_answered(&mut self, step: &mut Step<'_>, root: JobId) {
+        let is_quiet = self.shots_have_landed(root);
+        let job = self.job_mut(root);
+        if is_quiet && matches!(job.ending, Ending::Stopping { root: by } if by == root) {
+            job.tally.left = job.tally.signaled;
+            self.finish_ending(step, root);
+        }
     }
 
     pub(crate) fn grace_over(&mut self, step: &mut Step<'_>, root: JobId) {
         let reason = self.job(root).reason;
-        if matches!(self.job(root).ending, Ending::Stopping { root: by } if by == root) {
+        if matches!(self.job(root).ending, Ending::Stopping { .. }) {
             self.begin_kill(step, root, reason, None);
         }
     }
@@ -289,16 +346,22 @@ impl ObjectManager {
         }
         for below in self.subtree(id) {
             self.disarm(step, below, Timer::Scan);
-            self.disarm(step, below, Timer::JobTime);
-            self.job_mut(below).settled = true;
+            if self.job(below).timers.is_armed(Timer::JobTime) {
+                self.disarm(step, below, Timer::JobTime);
+                // They may have used the time up before they left.
+                self.job_time_due(step, below);
+            }
+            let job = self.job_mut(below);
+            job.settled = true;
+            job.tolerated = 0;
         }
         match self.job(id).ending {
-            Ending::Stopping { root } if root == id => {
-                let tally = &mut self.job_mut(id).tally;
-                tally.left = tally.signaled;
-                self.finish_ending(step, id);
+            Ending::Stopping { root } if root == id => self.stop_answered(step, id),
+            Ending::Killing { root, .. } if root == id => {
+                if self.shots_have_landed(id) {
+                    self.finish_ending(step, id);
+                }
             }
-            Ending::Killing { root, .. } if root == id => self.finish_ending(step, id),
             _ => self.settle(step, id),
         }
     }
@@ -309,7 +372,7 @@ impl ObjectManager {
             job.doomed = true;
         } else {
             // Nobody could thaw it any more.
-            job.freezer.count = 0;
+            job.freezer.reset();
             self.follow_freeze(step, id);
         }
         self.settle(step, id);
@@ -318,7 +381,9 @@ impl ObjectManager {
     /// Takes a job without handles as far towards its end as it can go now.
     pub(crate) fn settle(&mut self, step: &mut Step<'_>, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        if job.handles > 0 || matches!(job.ending, Ending::Killing { .. }) {
+        // Of a job without a group nobody is killed, whatever befalls its parent.
+        let kills = matches!(job.ending, Ending::Killing { .. }) && job.group != Group::None;
+        if job.handles > 0 || kills {
             return;
         }
         let occupied = job.entering > 0 || !job.children.is_empty();
@@ -328,6 +393,8 @@ impl ObjectManager {
                 self.job_mut(id).swept = true;
                 self.begin_kill(step, id, EndReason::OwnerClosed, None);
             }
+            // An effect that is on its way must find the group.
+            Group::Ready(_) if job.freezer.busy || job.shots > 0 => {}
             Group::Ready(group) if !occupied => {
                 self.job_mut(id).group = Group::Retiring(group);
                 self.effect(step, None, Effect::Retire { group }, Pending::Retire { job: id });
@@ -344,24 +411,38 @@ impl ObjectManager {
     ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Group::Retiring(group) = job.group else { return };
-        if outcome == Ok(Outcome::Retired) {
-            self.groups.remove(&group);
-            job.group = Group::None;
-            job.freezer.frozen = false;
-            if job.never_used() && job.children.is_empty() {
-                self.unlink(id);
+        let fault = match outcome {
+            Ok(Outcome::Retired) => {
+                job.group = Group::None;
+                job.freezer.frozen = false;
+                // The slot may have been given to another job by now.
+                if self.groups.get(&group) == Some(&id) {
+                    self.groups.remove(&group);
+                }
+                if self.job(id).never_used() && self.job(id).children.is_empty() {
+                    self.unlink(step, id);
+                }
+                None
             }
-        } else {
-            job.group = Group::Ready(group);
-            self.keep_retiring(step, id, outcome.is_err());
+            outcome => {
+                job.group = Group::Ready(group);
+                self.group_ready(step, id);
+                self.keep_retiring(step, id, outcome.is_err());
+                outcome.err()
+            }
+        };
+        // A group in the wrong place is of no use to those who wait for it.
+        let unusable = fault.clone().filter(|_| self.job(id).is_misplaced());
+        self.resume_waiting(step, id, unusable);
+        if fault.is_none() && self.jobs.get(&id).is_some_and(|job| job.group == Group::None) {
+            self.settle(step, id);
         }
-        self.resume_waiting(step, id, None);
     }
 
     /// A group that should go has members, or could not be removed.
     fn keep_retiring(&mut self, step: &mut Step<'_>, id: JobId, failed: bool) {
         let job = self.job(id);
-        if job.handles > 0 {
+        if job.handles > 0 && !(failed && job.never_used()) {
             return;
         }
         if failed {
@@ -370,7 +451,8 @@ impl ObjectManager {
         } else if job.doomed {
             self.begin_kill(step, id, EndReason::OwnerClosed, None);
         }
-        if !self.job(id).doomed && !self.orphans.contains(&id) {
+        let job = self.job(id);
+        if job.handles == 0 && !job.doomed && !self.orphans.contains(&id) {
             self.orphans.push(id);
         }
     }
@@ -388,9 +470,18 @@ impl ObjectManager {
         for timer in [Timer::Rekill, Timer::Grace, Timer::Wall, Timer::JobTime, Timer::Scan] {
             self.disarm(step, id, timer);
         }
-        let job = self.jobs.remove(&id);
+        let mut job = self.jobs.remove(&id);
+        if let Some(job) = &mut job {
+            for turn in job.freezer.served.drain(..).chain(job.freezer.waiting.drain(..)) {
+                step.reply(turn.serial, Ok(Reply::Done));
+            }
+        }
         self.orphans.retain(|orphan| *orphan != id);
         if let Some(parent) = job.and_then(|job| job.parent) {
+            // The dead that can be asked about were in the parent too.
+            for record in self.processes.values_mut().filter(|record| **record == id) {
+                *record = parent;
+            }
             self.job_mut(parent).children.retain(|child| *child != id);
             self.settle(step, parent);
         }
@@ -404,9 +495,9 @@ impl crate::job::Job {
         if self.ending != Ending::No {
             return;
         }
-        self.reason_before = self.reason;
+        self.reason_before = None;
         if !self.settled || self.entering > 0 {
-            self.reason = reason;
+            self.reason_before = Some(std::mem::replace(&mut self.reason, reason));
         }
     }
 

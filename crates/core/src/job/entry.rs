@@ -13,7 +13,8 @@
 //!
 //! Source: *AssignProcessToJobObject*, remarks; *Nested Jobs*; *Process Creation Flags*.
 
-use jobobject_abi::{Access, Handle, LimitKind, Reply};
+use jobobject_abi::info::CpuTimes;
+use jobobject_abi::{Access, Handle, JobTime, Reply, Ticks};
 
 use crate::effect::{Effect, Fault, Outcome, Target};
 use crate::job::tree::Join;
@@ -73,6 +74,26 @@ struct Count {
     job: JobId,
     commits: u64,
     active: u32,
+}
+
+/// An assignment of a process that is being assigned: where the process is then is not known yet.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    session: SessionId,
+    serial: Serial,
+    handle: Handle,
+    from_foreign: bool,
+    facts: Facts,
+    process: ProcessKey,
+}
+
+/// What became of a process that was assigned.
+#[derive(Debug, Clone, Copy)]
+enum Came {
+    In,
+    Not,
+    /// A limit refused it, and it is being ended.
+    Dying,
 }
 
 /// Where a newcomer is to go, before it is admitted.
@@ -176,8 +197,14 @@ impl ObjectManager {
         facts: Facts,
     ) -> Result<Option<Reply>, Refusal> {
         let job = self.job_of(session, handle, Access::ASSIGN_PROCESS)?;
-        let process = facts.process.ok_or(Refusal::NoProcess)?;
-        let join = self.may_assign(&process, job, from_foreign)?;
+        let Some(process) = &facts.process else { return Err(Refusal::NoProcess) };
+        let key = process.process;
+        if self.is_being_assigned(key) {
+            let behind = Behind { session, serial, handle, from_foreign, facts, process: key };
+            self.behind.push(behind);
+            return Ok(None);
+        }
+        let join = self.may_assign(process, job, from_foreign)?;
         let current = self.job_at(&process.place);
         let joined = match join {
             Join::Already => return Ok(Some(Reply::Done)),
@@ -192,6 +219,36 @@ impl ObjectManager {
         let plan = Plan { newcomer, target: Some(job), joined, inherits: false };
         self.admit(step, serial, plan)?;
         Ok(None)
+    }
+
+    fn is_being_assigned(&self, process: ProcessKey) -> bool {
+        let is_it = |entry: &Entry| matches!(entry.newcomer, Newcomer::Assigned { process: p, .. } if p == process);
+        self.entries.values().any(is_it)
+    }
+
+    /// An assignment is over: the next one of the same process is decided by where that is now.
+    fn assign_next(&mut self, step: &mut Step<'_>, entry: &Entry, came: Came) {
+        let Newcomer::Assigned { process, .. } = entry.newcomer else { return };
+        let group = entry.target.and_then(|job| self.group_of(job));
+        let behind = self.behind.iter_mut().filter(|next| next.process == process);
+        for known in behind.filter_map(|next| next.facts.process.as_mut()) {
+            match (came, group) {
+                (Came::In, Some(group)) => known.place = Place::Group(group),
+                (Came::In | Came::Dying, _) => known.state = ProcessState::Ended,
+                (Came::Not, _) => {}
+            }
+        }
+        while !self.is_being_assigned(process)
+            && let Some(next) = self.behind.iter().position(|next| next.process == process)
+        {
+            let Behind { session, serial, handle, from_foreign, facts, .. } =
+                self.behind.remove(next);
+            match self.assign(step, session, serial, handle, from_foreign, facts) {
+                Ok(Some(reply)) => step.reply(serial, Ok(reply)),
+                Ok(None) => {}
+                Err(refusal) => step.reply(serial, Err(refusal)),
+            }
+        }
     }
 
     /// Decides whether `process` may join `job`, as far as no limit is concerned. Reads everything,
@@ -266,7 +323,7 @@ impl ObjectManager {
             }
         }
         for &level in &entry.chain[..entry.joined] {
-            if let Some(limit) = self.job(level).time_up {
+            if let Some(limit) = self.job(level).time_up() {
                 return Err(Refusal::TimeUsedUp { job: level, limit });
             }
         }
@@ -302,6 +359,13 @@ impl ObjectManager {
             .copied()
             .filter(|job| self.job(*job).limits.active_processes.is_some())
             .collect();
+        let retiring = |job: &&JobId| matches!(self.job(**job).group, Group::Retiring(_));
+        if let Some(&job) = limited.iter().find(retiring) {
+            // Members or not: that is known when the removal is done.
+            self.entry_mut(id).stage = Stage::Parked;
+            self.job_mut(job).waiting.push(id);
+            return;
+        }
         let mut outstanding = 0;
         let mut counts = Vec::with_capacity(limited.len());
         for job in limited {
@@ -417,12 +481,27 @@ impl ObjectManager {
                 self.retry_orphans(step);
                 let job = self.job_mut(id);
                 job.group = Group::Making;
+                job.group_parent = job.parent;
                 job.leaf_kills = job.kills;
                 job.guarded = guarded;
                 let make = Effect::MakeGroup { parent, guarded };
                 self.effect(step, None, make, Pending::MakeGroup { job: id });
                 false
             }
+            Group::Ready(group) if job.is_misplaced() => {
+                self.job_mut(id).group = Group::Retiring(group);
+                self.effect(step, None, Effect::Retire { group }, Pending::Retire { job: id });
+                false
+            }
+            Group::Ready(group) if job.guarded != job.limits.kill_on_close => {
+                let guarded = job.limits.kill_on_close;
+                self.job_mut(id).group = Group::Renewing(group);
+                let pending = Pending::GuardFirst { job: id, guarded };
+                self.effect(step, None, Effect::Guard { group, guarded }, pending);
+                false
+            }
+            // Who comes into a frozen job finds it frozen; `froze` lets the entry go on.
+            Group::Ready(_) if job.freezer.busy && !job.freezer.frozen => false,
             Group::Ready(group) if needs_leaf && job.stale_leaf => {
                 let job = self.job_mut(id);
                 job.group = Group::Renewing(group);
@@ -458,22 +537,36 @@ impl ObjectManager {
             self.job_mut(id).group = Group::None;
         }
         self.resume_waiting(step, id, result.err());
+        self.settle(step, id);
     }
 
-    /// What was asked of the job before it had a group is now asked of the group.
-    fn group_ready(&mut self, step: &mut Step<'_>, id: JobId) {
+    /// What was asked of the job while it had no group, or one that was to go, is now asked of it.
+    pub(crate) fn group_ready(&mut self, step: &mut Step<'_>, id: JobId) {
         let job = self.job(id);
         let Some(group) = job.group.key() else { return };
-        let guarded = job.limits.kill_on_close;
-        if guarded != job.guarded {
-            self.job_mut(id).guarded = guarded;
-            self.effect(step, None, Effect::Guard { group, guarded }, Pending::Forgotten);
-        }
-        let job = self.job(id);
         if let processes @ Some(_) = job.limits.active_processes {
             self.effect(step, None, Effect::Fuse { group, processes }, Pending::Forgotten);
         }
         self.follow_freeze(step, id);
+    }
+
+    /// The guard of a group that was made while the limits changed.
+    pub(crate) fn guard_made(
+        &mut self,
+        step: &mut Step<'_>,
+        id: JobId,
+        guarded: bool,
+        outcome: Result<Outcome, Fault>,
+    ) {
+        let job = self.job_mut(id);
+        if let Group::Renewing(group) = job.group {
+            job.group = Group::Ready(group);
+        }
+        if outcome.is_ok() {
+            job.guarded = guarded;
+        }
+        self.resume_waiting(step, id, outcome.err());
+        self.settle(step, id);
     }
 
     pub(crate) fn leaf_made(
@@ -488,6 +581,7 @@ impl ObjectManager {
         }
         job.stale_leaf = outcome.is_err() || job.kills != job.leaf_kills;
         self.resume_waiting(step, id, outcome.err());
+        self.settle(step, id);
     }
 
     /// Lets the entries that wait for this job go on, or fails them all.
@@ -502,7 +596,6 @@ impl ObjectManager {
                 _ => {}
             }
         }
-        self.settle(step, id);
     }
 
     /// Hands the entry to the kernel.
@@ -518,7 +611,7 @@ impl ObjectManager {
             (Newcomer::Birth, None) => Effect::Birth { target: Target::Outside },
             (Newcomer::Birth, Some(group)) => {
                 let chain = &self.entries[&id].chain;
-                let frozen = chain.iter().any(|job| self.job(*job).freezer.count > 0);
+                let frozen = chain.iter().any(|job| self.job(*job).freezer.may_suspend());
                 Effect::Birth { target: Target::Group { group, frozen } }
             }
             (Newcomer::Assigned { process, .. }, Some(group)) => Effect::Move { process, group },
@@ -545,16 +638,18 @@ impl ObjectManager {
         if !self.entries.contains_key(&id) {
             return;
         }
-        let (reply, newcomer) = match outcome {
-            Ok(Outcome::Born { process, pid }) => (Reply::Spawned { pid }, Some((process, pid))),
-            Ok(Outcome::Moved { place, used }) => {
+        let reply = match outcome {
+            Ok(Outcome::Born { process, pid }) => {
+                self.commit(step, id, process, pid, CpuTimes::default());
+                Reply::Spawned { pid }
+            }
+            // It may be elsewhere again by now; membership is what the kernel says when asked.
+            Ok(Outcome::Moved { place: _, used }) => {
                 let Newcomer::Assigned { process, pid } = self.entries[&id].newcomer else {
                     return self.undo(step, id, Fault::unexpected("clone3").into());
                 };
-                self.add_time_before(id, used);
-                // It may be elsewhere again by now; membership is what the kernel says when asked.
-                let _ = place;
-                (Reply::Done, Some((process, pid)))
+                self.commit(step, id, process, pid, used);
+                Reply::Done
             }
             Ok(_) => return self.undo(step, id, Fault::unexpected("clone3").into()),
             Err(fault) => {
@@ -565,20 +660,34 @@ impl ObjectManager {
                 return self.undo(step, id, refusal);
             }
         };
-        if let Some((process, pid)) = newcomer {
-            self.commit(step, id, process, pid);
-        }
         let entry = self.finish(id);
         step.reply(entry.serial, Ok(reply));
+        self.assign_next(step, &entry, Came::In);
         self.after(step, &entry);
     }
 
-    fn commit(&mut self, step: &mut Step<'_>, id: EntryId, process: ProcessKey, pid: u32) {
+    /// `used`: what a process that was assigned had used before.
+    fn commit(
+        &mut self,
+        step: &mut Step<'_>,
+        id: EntryId,
+        process: ProcessKey,
+        pid: u32,
+        used: CpuTimes,
+    ) {
+        self.add_time_before(id, used);
         let arrival = self.next_arrival();
-        let target = self.entries[&id].target;
-        for level in self.joined(id) {
-            self.job_mut(level).arrived(pid, arrival);
-            self.watch_limits(step, level);
+        let (target, joined) = (self.entries[&id].target, self.entries[&id].joined);
+        let chain = self.entries[&id].chain.clone();
+        for &level in &chain[..joined] {
+            let job = self.job_mut(level);
+            let look = job.used && (used.user > Ticks(0) || !job.timers.is_armed(Timer::JobTime));
+            job.arrived(pid, arrival);
+            self.watch_limits(step, level, look);
+        }
+        for &level in &chain[joined..] {
+            // It was a member before, but perhaps nobody had seen it: a member had forked it.
+            self.job_mut(level).history.see(pid, arrival);
         }
         if let Some(job) = target {
             self.processes.insert(process, job);
@@ -612,7 +721,9 @@ impl ObjectManager {
     fn undo(&mut self, step: &mut Step<'_>, id: EntryId, refusal: Refusal) {
         let entry = self.finish(id);
         self.refuse(step, &entry, &refusal);
+        let came = if refusal.ends_candidate() { Came::Dying } else { Came::Not };
         step.reply(entry.serial, Err(refusal));
+        self.assign_next(step, &entry, came);
         self.after(step, &entry);
     }
 
@@ -622,19 +733,20 @@ impl ObjectManager {
             if self.jobs.contains_key(&level) {
                 self.follow_freeze(step, level);
                 self.resume_waiting(step, level, None);
+                self.settle(step, level);
             }
         }
     }
 
     /// A job that a failed entry gave a group or a parent, and that nobody was ever in, is as it was.
-    fn forget_unused(&mut self, step: &mut Step<'_>, id: JobId) {
+    pub(crate) fn forget_unused(&mut self, step: &mut Step<'_>, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         if !job.never_used() || !job.children.is_empty() {
             return;
         }
         match job.group {
-            Group::None => self.unlink(id),
-            Group::Ready(group) => {
+            Group::None => self.unlink(step, id),
+            Group::Ready(group) if !job.freezer.busy && job.shots == 0 => {
                 self.job_mut(id).group = Group::Retiring(group);
                 self.effect(step, None, Effect::Retire { group }, Pending::Retire { job: id });
             }
@@ -654,24 +766,27 @@ impl ObjectManager {
     ) -> Result<Reply, Refusal> {
         let job = handle.map(|handle| self.job_of(session, handle, Access::QUERY)).transpose()?;
         let process = facts.process.as_ref().ok_or(Refusal::NoProcess)?;
-        // Of the dead the kernel may know nothing any more; the record says where they were.
-        let current = match process.state {
+        // Of the dead the kernel may know nothing any more; the record says where they were, even
+        // when that job is no more.
+        let recorded = match process.state {
             ProcessState::Ended => self.processes.get(&process.process).copied(),
             _ => None,
         };
-        let current = current.or_else(|| self.job_at(&process.place));
-        let current = current.filter(|job| self.jobs.contains_key(job));
+        let current = recorded.or_else(|| self.job_at(&process.place));
         let inside = match (current, job) {
             (None, None) => matches!(process.place, Place::ForeignJob(_)),
             (None, Some(_)) => false,
             (Some(_), None) => true,
-            (Some(current), Some(job)) => self.is_ancestor_or_self(job, current),
+            (Some(current), Some(job)) => {
+                self.jobs.contains_key(&current) && self.is_ancestor_or_self(job, current)
+            }
         };
         Ok(Reply::InJob(inside))
     }
 
     /// Starts whatever looks after the limits of a job that has got a member.
-    fn watch_limits(&mut self, step: &mut Step<'_>, id: JobId) {
+    /// `look`: how much of its time is used is not known from the clock alone.
+    fn watch_limits(&mut self, step: &mut Step<'_>, id: JobId, look: bool) {
         let (at, cpus, scan) = (step.at, self.config.cpus, self.config.scan);
         let job = self.job_mut(id);
         if job.wall_start.is_none() {
@@ -679,23 +794,27 @@ impl ObjectManager {
         }
         let timers = job.timers;
         let wall = job.limits.wall_time.filter(|_| !timers.is_armed(Timer::Wall));
-        let wall = wall.filter(|_| job.time_up != Some(LimitKind::WallTime));
+        let wall = wall.filter(|_| !job.wall_time_up);
         let wall_at = wall.map(|wall| job.wall_start.unwrap_or(at).after(wall));
         let job_time = match job.limits.job_time {
-            jobobject_abi::JobTime::Limit(limit) if !timers.is_armed(Timer::JobTime) => {
-                // What it has used so far is read when the shortest possible time is over; a
-                // process that came with a past is looked at right away.
+            JobTime::Limit(limit) if !look && !timers.is_armed(Timer::JobTime) => {
+                // The first member: what it uses from now on is read when the shortest possible
+                // time is over.
                 let past = job.history.before.user.minus(job.history.period_start.user);
                 Some(crate::effect::soonest(limit.minus(past), cpus))
             }
             _ => None,
         };
+        let look = look && matches!(job.limits.job_time, JobTime::Limit(_));
         let scans = job.limits.active_processes.is_some() && !timers.is_armed(Timer::Scan);
         if let Some(wall_at) = wall_at {
             self.arm(step, id, Timer::Wall, wall_at);
         }
         if let Some(delay) = job_time {
             self.arm(step, id, Timer::JobTime, at.after(delay));
+        }
+        if look {
+            self.job_time_due(step, id);
         }
         if scans {
             self.arm(step, id, Timer::Scan, at.after(scan));
@@ -707,7 +826,7 @@ impl crate::job::Job {
     /// Somebody has come.
     fn arrived(&mut self, pid: u32, arrival: u64) {
         self.used = true;
-        self.commits += 1;
+        self.commits = arrival;
         self.history.total += 1;
         self.history.seen.insert(pid, arrival);
         self.settled = false;

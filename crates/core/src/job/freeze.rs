@@ -6,12 +6,17 @@
 //!
 //! Source: the freeze information class as public headers and tools describe it.
 
+use std::time::Duration;
+
 use jobobject_abi::{Access, Handle, Reply};
 
 use crate::effect::{Effect, Fault, Outcome};
-use crate::job::JobId;
-use crate::manager::{ObjectManager, Pending, Serial, SessionId, Step};
+use crate::job::{JobId, Turn};
+use crate::manager::{ObjectManager, Pending, Serial, SessionId, Step, Timer};
 use crate::refusal::Refusal;
+
+/// How soon a thaw that nobody waits for is tried again when it failed.
+const THAW_AGAIN: Duration = Duration::from_millis(64);
 
 impl ObjectManager {
     pub(crate) fn freeze(
@@ -24,7 +29,7 @@ impl ObjectManager {
         let id = self.job_of(session, handle, Access::SET_ATTRIBUTES)?;
         let freezer = &mut self.job_mut(id).freezer;
         freezer.count += 1;
-        freezer.waiting.push(serial);
+        freezer.waiting.push(Turn { serial, by: 1 });
         self.follow_freeze(step, id);
         Ok(None)
     }
@@ -42,7 +47,7 @@ impl ObjectManager {
             return Err(Refusal::NotFrozen { job: id });
         }
         freezer.count -= 1;
-        freezer.waiting.push(serial);
+        freezer.waiting.push(Turn { serial, by: -1 });
         self.follow_freeze(step, id);
         Ok(None)
     }
@@ -58,13 +63,14 @@ impl ObjectManager {
                     return;
                 }
                 job.freezer.busy = true;
+                job.freezer.served = std::mem::take(&mut job.freezer.waiting);
                 let freeze = Effect::Freeze { group, frozen: wanted };
                 self.effect(step, None, freeze, Pending::Freeze { job: id, frozen: wanted });
             }
             // Nobody is there yet: the group is frozen when it is made.
             _ if !job.freezer.busy => {
-                for serial in std::mem::take(&mut job.freezer.waiting) {
-                    step.reply(serial, Ok(Reply::Done));
+                for turn in std::mem::take(&mut job.freezer.waiting) {
+                    step.reply(turn.serial, Ok(Reply::Done));
                 }
             }
             _ => {}
@@ -80,15 +86,30 @@ impl ObjectManager {
     ) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.freezer.busy = false;
+        let served = std::mem::take(&mut job.freezer.served);
         match outcome {
-            Ok(_) => job.freezer.frozen = frozen,
+            Ok(_) => {
+                job.freezer.frozen = frozen;
+                for turn in served {
+                    step.reply(turn.serial, Ok(Reply::Done));
+                }
+            }
             Err(fault) => {
-                job.freezer.count = u32::from(job.freezer.frozen);
-                for serial in std::mem::take(&mut job.freezer.waiting) {
-                    step.reply(serial, Err(fault.clone().into()));
+                for turn in served {
+                    job.freezer.count = job.freezer.count.saturating_add_signed(-turn.by);
+                    step.reply(turn.serial, Err(fault.clone().into()));
+                }
+                let follows = job.freezer.frozen == (job.freezer.count > 0);
+                if !follows && job.freezer.waiting.is_empty() {
+                    // Nobody asked for it who could ask again: a stop, or the last close.
+                    let at = step.at.after(THAW_AGAIN);
+                    self.arm(step, id, Timer::Rekill, at);
+                    return self.resume_waiting(step, id, None);
                 }
             }
         }
         self.follow_freeze(step, id);
+        self.resume_waiting(step, id, None);
+        self.settle(step, id);
     }
 }

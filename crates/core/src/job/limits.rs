@@ -14,8 +14,8 @@ use jobobject_abi::{Access, EndReason, Handle, JobTime, LimitKind, Limits, OnLim
 
 use crate::effect::{Effect, Fault, Outcome, soonest};
 use crate::job::close::{Stop, is_signal};
-use crate::job::{Ending, JobId};
-use crate::manager::{Facts, LimitChange, ObjectManager, Pending, Serial, SessionId, Step, Timer};
+use crate::job::{Ending, Group, JobId};
+use crate::manager::{AFTER_RETIRING, Facts, LimitChange, ObjectManager, Pending, Serial, SessionId, Step, Timer};
 use crate::refusal::Refusal;
 
 /// A look at the CPU time sooner than this would only find the same figure: it moves in ticks.
@@ -62,16 +62,24 @@ impl ObjectManager {
         let id = self.job_of(session, handle, Access::SET_ATTRIBUTES)?;
         validate(&limits)?;
         let change = LimitChange { serial, job: id, limits };
-        let guarded = change.limits.kill_on_close;
-        let job = self.job(id);
-        match job.group.key() {
-            Some(group) if job.guarded != guarded => {
-                let pending = Pending::Guard { change: Box::new(change) };
-                self.effect(step, None, Effect::Guard { group, guarded }, pending);
-            }
-            _ => self.begin_period(step, change),
+        if let Some(change) = self.guard(step, change) {
+            self.begin_period(step, change);
         }
         Ok(None)
+    }
+
+    /// Asks the platform to guard the members, or to guard them no more, if the change needs that;
+    /// else gives the change back.
+    fn guard(&mut self, step: &mut Step<'_>, change: LimitChange) -> Option<LimitChange> {
+        let guarded = change.limits.kill_on_close;
+        match self.ready_group(change.job) {
+            Some(group) if self.job(change.job).guarded != guarded => {
+                let pending = Pending::Guard { change: Box::new(change) };
+                self.effect(step, None, Effect::Guard { group, guarded }, pending);
+                None
+            }
+            _ => Some(change),
+        }
     }
 
     pub(crate) fn guarded(
@@ -83,9 +91,12 @@ impl ObjectManager {
         if let Err(fault) = outcome {
             return step.reply(change.serial, Err(fault.into()));
         }
-        if let Some(job) = self.jobs.get_mut(&change.job) {
-            job.guarded = change.limits.kill_on_close;
-            self.begin_period(step, change);
+        match self.jobs.get_mut(&change.job) {
+            Some(job) => {
+                job.guarded = change.limits.kill_on_close;
+                self.begin_period(step, change);
+            }
+            None => step.reply(change.serial, Ok(Reply::Done)), // Closed and over meanwhile.
         }
     }
 
@@ -108,7 +119,7 @@ impl ObjectManager {
         outcome: Result<Outcome, Fault>,
     ) {
         if !self.jobs.contains_key(&change.job) {
-            return;
+            return step.reply(change.serial, Ok(Reply::Done)); // Closed and over meanwhile.
         }
         match outcome {
             Ok(Outcome::Usage { cpu, .. }) => self.apply(step, change, cpu),
@@ -118,6 +129,8 @@ impl ObjectManager {
     }
 
     fn apply(&mut self, step: &mut Step<'_>, change: LimitChange, cpu: CpuTimes) {
+        // Another set, or the making of the group, may have come in between.
+        let Some(change) = self.guard(step, change) else { return };
         let id = change.job;
         let job = self.job_mut(id);
         let old = std::mem::replace(&mut job.limits, change.limits);
@@ -130,10 +143,6 @@ impl ObjectManager {
         if self.job(id).limits.active_processes != old.active_processes {
             self.apply_active_processes(step, id);
         }
-        if self.job(id).limits.kill_on_close != self.job(id).guarded {
-            // The group is being made just now; it is told when it is there.
-            debug_assert!(self.job(id).group.key().is_none());
-        }
         step.reply(change.serial, Ok(Reply::Done));
         // A raised limit may let an entry through that waits for a place.
         self.resume_waiting(step, id, None);
@@ -142,8 +151,8 @@ impl ObjectManager {
     fn apply_job_time(&mut self, step: &mut Step<'_>, id: JobId, asked: JobTime, cpu: CpuTimes) {
         let used = cpu.plus(self.job(id).history.before);
         let job = self.job_mut(id);
-        if asked != JobTime::Keep && job.time_up == Some(LimitKind::JobTime) {
-            job.time_up = None;
+        if asked != JobTime::Keep {
+            job.job_time_up = false;
         }
         match asked {
             JobTime::Keep => {}
@@ -161,9 +170,7 @@ impl ObjectManager {
     fn apply_wall_time(&mut self, step: &mut Step<'_>, id: JobId) {
         let at = step.at;
         let job = self.job_mut(id);
-        if job.time_up == Some(LimitKind::WallTime) {
-            job.time_up = None;
-        }
+        job.wall_time_up = false;
         job.wall_start = job.used.then_some(at);
         match (job.limits.wall_time, job.used) {
             (Some(wall), true) => self.arm(step, id, Timer::Wall, at.after(wall)),
@@ -213,6 +220,9 @@ impl ObjectManager {
     ) {
         let Some(job) = self.jobs.get(&id) else { return };
         let JobTime::Limit(limit) = job.limits.job_time else { return };
+        if job.job_time_up {
+            return; // An earlier look has found it out.
+        }
         let (used, active) = match outcome {
             Ok(Outcome::Usage { cpu, active }) => {
                 let used = cpu.plus(job.history.before).minus(job.history.period_start);
@@ -238,7 +248,15 @@ impl ObjectManager {
     /// both actions end the members.
     fn strike(&mut self, step: &mut Step<'_>, id: JobId, limit: LimitKind) {
         let job = self.job_mut(id);
-        job.time_up = Some(limit);
+        let (is_up, timer) = match limit {
+            LimitKind::JobTime => (&mut job.job_time_up, Timer::JobTime),
+            _ => (&mut job.wall_time_up, Timer::Wall),
+        };
+        if let Group::Retiring(_) = job.group {
+            // Whether anybody is there is known when that is done.
+            return self.arm(step, id, timer, step.at.after(AFTER_RETIRING));
+        }
+        *is_up = true;
         let reason = EndReason::Limit(limit);
         match job.limits.on_limit {
             OnLimit::Kill => self.begin_kill(step, id, reason, None),

@@ -116,8 +116,33 @@ pub(crate) struct Freezer {
     pub(crate) frozen: bool,
     /// An effect is on its way.
     pub(crate) busy: bool,
-    /// Calls that are answered when the kernel has followed.
-    pub(crate) waiting: Vec<Serial>,
+    /// Calls that the effect on its way carries out.
+    pub(crate) served: Vec<Turn>,
+    /// Calls that came later: they are answered when the kernel has followed.
+    pub(crate) waiting: Vec<Turn>,
+}
+
+/// A freeze or a thaw that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) serial: Serial,
+    /// What it did to the count, to be taken back when it fails.
+    pub(crate) by: i32,
+}
+
+impl Freezer {
+    /// The kernel may be suspending newcomers, or may be about to.
+    pub(crate) fn may_suspend(&self) -> bool {
+        self.count > 0 || self.frozen || self.busy
+    }
+
+    /// Takes all freezes back, those that are not answered yet included.
+    pub(crate) fn reset(&mut self) {
+        self.count = 0;
+        for turn in self.served.iter_mut().chain(&mut self.waiting) {
+            turn.by = 0;
+        }
+    }
 }
 
 /// Which of a job's timers are armed.
@@ -155,6 +180,8 @@ pub(crate) struct Job {
     /// As set. `job_time` is never [`jobobject_abi::JobTime::Keep`].
     pub(crate) limits: Limits,
     pub(crate) group: Group,
+    /// The parent when the group was asked for: the group is below that one's.
+    pub(crate) group_parent: Option<JobId>,
     /// The present leaf has lived through a kill: nobody can be born in it.
     pub(crate) stale_leaf: bool,
     /// The count of kills when the group or its leaf was last asked for.
@@ -171,20 +198,28 @@ pub(crate) struct Job {
     pub(crate) acting: u32,
     /// Entries that wait for the group, or for a place under the active-process limit.
     pub(crate) waiting: Vec<entry::EntryId>,
-    /// Counts commits, so that a count of members knows whether it is out of date.
+    /// The arrival that was committed last, so that a count of members, or the news that nobody is
+    /// left, knows whether it is out of date. No two jobs that may have the same group, one after
+    /// the other, have the same.
     pub(crate) commits: u64,
     pub(crate) history: History,
     pub(crate) ending: Ending,
     /// Counts kills, so that a birth knows whether one has passed it by.
     pub(crate) kills: u64,
     pub(crate) reason: EndReason,
-    /// The reason that goes on record again if the kill finds nobody.
-    pub(crate) reason_before: EndReason,
-    /// The kernel has said that nobody is left: the reason stands until somebody comes.
+    /// The reason that goes on record again if the ending meets nobody.
+    pub(crate) reason_before: Option<EndReason>,
+    /// Kills and stop signals on their way: the ending is not over before they have arrived.
+    pub(crate) shots: u32,
+    /// When the grace of a stop is over.
+    pub(crate) grace_over: Option<Tick>,
+    /// Nobody is there, as far as is known: the reason stands until somebody comes.
     pub(crate) settled: bool,
     pub(crate) tally: StopTally,
-    /// A time limit has struck: newcomers are refused until it is set again.
-    pub(crate) time_up: Option<LimitKind>,
+    /// The job-time limit has struck: newcomers are refused until it is set again.
+    pub(crate) job_time_up: bool,
+    /// The wall-clock limit has struck, likewise.
+    pub(crate) wall_time_up: bool,
     /// [`jobobject_abi::Call::Terminate`] has signaled the object, for ever.
     pub(crate) terminated: bool,
     /// No newcomer any more: the last handle of a kill-on-close job is closed.
@@ -207,6 +242,7 @@ impl Job {
             children: Vec::new(),
             limits: Limits { job_time: limits.job_time.or_unlimited(), ..limits },
             group: Group::None,
+            group_parent: None,
             stale_leaf: false,
             leaf_kills: 0,
             guarded: false,
@@ -220,10 +256,13 @@ impl Job {
             ending: Ending::No,
             kills: 0,
             reason: EndReason::Exited,
-            reason_before: EndReason::Exited,
-            settled: false,
+            reason_before: None,
+            shots: 0,
+            grace_over: None,
+            settled: true,
             tally: StopTally::default(),
-            time_up: None,
+            job_time_up: false,
+            wall_time_up: false,
             terminated: false,
             doomed: false,
             swept: false,
@@ -239,8 +278,28 @@ impl Job {
         !self.used && self.entering == 0
     }
 
+    /// It can become a child. "Empty" means never used: a job whose processes have ended cannot.
+    pub(crate) fn can_nest(&self) -> bool {
+        // A child is what a failed entry left, for as long as its group takes to go.
+        self.never_used() && self.parent.is_none() && self.children.is_empty()
+    }
+
     /// A wait for the job object would succeed.
     pub(crate) fn is_signaled(&self) -> bool {
-        self.terminated || self.time_up == Some(LimitKind::JobTime)
+        self.terminated || self.job_time_up
+    }
+
+    /// The time limit that has struck, if one has.
+    pub(crate) fn time_up(&self) -> Option<LimitKind> {
+        match (self.job_time_up, self.wall_time_up) {
+            (true, _) => Some(LimitKind::JobTime),
+            (_, true) => Some(LimitKind::WallTime),
+            _ => None,
+        }
+    }
+
+    /// The group was made before the job got its parent: it is not where it belongs.
+    pub(crate) fn is_misplaced(&self) -> bool {
+        self.group.key().is_some() && self.group_parent != self.parent
     }
 }

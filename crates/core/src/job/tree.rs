@@ -10,7 +10,7 @@
 //! Source: *Nested Jobs*, "Creating a Nested Job Hierarchy". Deviations: none.
 
 use crate::job::JobId;
-use crate::manager::ObjectManager;
+use crate::manager::{ObjectManager, Step};
 
 /// How a process comes into a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +51,11 @@ impl ObjectManager {
         self.job_mut(parent).children.push(child);
     }
 
-    pub(crate) fn unlink(&mut self, child: JobId) {
+    /// Takes the parent link back. What kept the parent alive may have been that.
+    pub(crate) fn unlink(&mut self, step: &mut Step<'_>, child: JobId) {
         if let Some(parent) = self.job_mut(child).parent.take() {
             self.job_mut(parent).children.retain(|job| *job != child);
+            self.settle(step, parent);
         }
     }
 
@@ -64,12 +66,9 @@ impl ObjectManager {
             None => Some(Join::Fresh),
             Some(current) if current == job => Some(Join::Already),
             Some(current) if self.is_ancestor_or_self(current, job) => Some(Join::Descend),
-            // "Empty" means never used: a job whose processes have ended cannot be nested.
-            Some(current) if self.job(job).never_used() && self.job(job).parent.is_none() => {
-                // An ancestor of `current` is used, so no cycle can come of it.
-                debug_assert!(!self.is_ancestor_or_self(job, current));
-                Some(Join::Nest)
-            }
+            // A job list can name an ancestor that nobody was ever in.
+            Some(current) if self.is_ancestor_or_self(job, current) => None,
+            Some(_) if self.job(job).can_nest() => Some(Join::Nest),
             Some(_) => None,
         }
     }
