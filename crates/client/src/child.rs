@@ -10,9 +10,10 @@ use std::time::Duration;
 use jobobject_engine::Engine;
 use jobobject_engine::linux::Process;
 use jobobject_sys::pidfd;
+use jobobject_sys::signal::send;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::command::Pipes;
 use crate::end::LeaderEnd;
@@ -198,11 +199,14 @@ impl Child {
     /// # Errors
     /// A number that is no signal; a process that has become another user's.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        let named = Signal::from_named_raw(signal);
-        let signal = named.ok_or_else(|| Error::invalid(format!("{signal} is not a signal")))?;
-        match pidfd_send_signal(self.shared.process().pidfd(), signal) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(errno) => Err(Error::io("pidfd_send_signal", self.id().to_string(), &errno.into())),
+        if !(1..=64).contains(&signal) {
+            return Err(Error::invalid(format!("{signal} is not a signal")));
+        }
+        match send(self.shared.process().pidfd(), signal) {
+            Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => {
+                Err(Error::io("pidfd_send_signal", self.id().to_string(), &error))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use jobobject::{
-    AssignOptions, CommandExt as _, EndOfJobAction, EndReason, Enforcement, ErrorKind, Job, JobTime,
-    LeaderEnd, LimitKind, Stdio, Ticks,
+    AssignOptions, CommandExt as _, EndOfJobAction, EndReason, Enforcement, ErrorKind, Job,
+    JobTime, LeaderEnd, LimitKind, Stdio, Ticks,
 };
 
 roles!(assigns_itself, adds_up, burns);
@@ -95,7 +95,11 @@ fn a_command_behaves_as_one_of_std() {
     same!("arguments", "/bin/sh", |c| c.args(["-c", "echo \"$0\" \"$@\"", "a b", "", "*"]));
     same!("zeroth argument", "/bin/sh", |c| c.arg0("name").args(["-c", "echo $0; exit 3"]));
     same!("found in PATH", "sh", |c| c.args(["-c", "exit 7"]));
-    same!("environment", "/bin/sh", |c| c.args(["-c", env]).env("A", "1").env("A", "2").env("B", ""));
+    same!("environment", "/bin/sh", |c| c
+        .args(["-c", env])
+        .env("A", "1")
+        .env("A", "2")
+        .env("B", ""));
     same!("less environment", "/bin/sh", |c| c
         .args(["-c", env])
         .env("A", "1")
@@ -124,7 +128,10 @@ fn a_command_behaves_as_one_of_std() {
         .stderr(fs::File::create("/dev/null").unwrap()));
     same!("standard input", "cat", |c| c.stdin(fs::File::open("/proc/self/mountinfo").unwrap()));
     same!("no standard input", "cat", |c| c.arg("-"));
-    same!("user and group", "/bin/sh", |c| c.args(["-c", "id -u; id -g; id -G"]).uid(65534).gid(65534));
+    same!("user and group", "/bin/sh", |c| c
+        .args(["-c", "id -u; id -g; id -G"])
+        .uid(65534)
+        .gid(65534));
     same!("user alone", "/bin/sh", |c| c.args(["-c", "id -u; id -g; id -G"]).uid(65534));
     let signals = "grep -e ^SigBlk -e ^SigIgn -e ^SigCgt /proc/self/status";
     same!("signals", "/bin/sh", |c| c.args(["-c", signals]));
@@ -141,7 +148,10 @@ fn a_command_has_no_descriptor_of_ours() {
     let list = "for fd in /proc/$$/fd/*; do readlink $fd; done; true";
     let seen = |output: std::process::Output| {
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().filter(|line| !line.starts_with("pipe:")).map(str::to_owned).collect::<Vec<_>>()
+        text.lines()
+            .filter(|line| !line.starts_with("pipe:"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let ours = seen(sh(list).output_in(&job).unwrap());
     let theirs = std::process::Command::new("/bin/sh").args(["-c", list]).output().unwrap();
@@ -180,8 +190,7 @@ fn a_script_without_a_first_line_is_run_by_the_shell() {
 fn the_streams_of_a_command_are_pipes_on_demand() {
     let job = Job::new().unwrap();
     let mut command = jobobject::Command::new("cat");
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn_in(&job).unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn_in(&job).unwrap();
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"hello\n").unwrap();
     assert_eq!(hear(child.stdout.as_mut().unwrap()), "hello");
     assert_eq!(child.try_wait().unwrap(), None);
@@ -191,7 +200,8 @@ fn the_streams_of_a_command_are_pipes_on_demand() {
     assert_eq!(child.try_wait().unwrap().map(|status| status.code()), Some(Some(0)));
     child.kill().unwrap();
 
-    let script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789; echo 9876543210 >&2; i=$((i+1)); done";
+    let script =
+        "i=0; while [ $i -lt 20000 ]; do echo 0123456789; echo 9876543210 >&2; i=$((i+1)); done";
     let output = within("two full pipes", {
         let job = job.clone();
         let script = script.replace("20000", &scaled(20_000, 8_000).to_string());
@@ -524,11 +534,7 @@ fn a_signal_reaches_every_member() {
     assert_eq!(end_of(&job).reason, EndReason::Exited);
     for bad in [0, -1, 65, i32::MAX, i32::MIN] {
         assert_eq!(job.signal(bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
-        assert_eq!(
-            job.stop(bad, PATIENCE).unwrap_err().kind(),
-            ErrorKind::InvalidInput,
-            "{bad}"
-        );
+        assert_eq!(job.stop(bad, PATIENCE).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
     }
 }
 
@@ -606,7 +612,10 @@ fn a_wait_ends_with_the_last_member_not_with_the_leader() {
 #[test]
 fn leftovers_are_told_by_name() {
     let job = Job::new().unwrap();
-    let mut leader = ready(&job, "sleep 1000 >/dev/null & until grep -q sleep /proc/$!/comm; do :; done; echo ready");
+    let mut leader = ready(
+        &job,
+        "sleep 1000 >/dev/null & until grep -q sleep /proc/$!/comm; do :; done; echo ready",
+    );
     status_of(&mut leader);
     let left = job.leftover().unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
@@ -827,7 +836,10 @@ fn what_a_process_used_before_it_was_assigned_counts() {
     job.assign(outsider.pid()).unwrap();
     let told = job.accounting().unwrap();
     let user = told.user_time.to_duration();
-    assert!(user.abs_diff(before) < Duration::from_millis(30) + before / 10, "{user:?}, {before:?}");
+    assert!(
+        user.abs_diff(before) < Duration::from_millis(30) + before / 10,
+        "{user:?}, {before:?}"
+    );
     assert_eq!((told.active_processes, told.total_processes.count()), (Some(1), 1));
 }
 
@@ -910,7 +922,8 @@ fn a_limit_of_no_process_lets_nobody_in() {
 #[test]
 fn forks_over_the_limit_are_ended_the_newest_first() {
     let job = Job::builder().processes(5).create().unwrap();
-    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; echo ready; wait; exec sleep 1000";
+    let script =
+        "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; echo ready; wait; exec sleep 1000";
     let leader = ready(&job, script);
     until("trimmed", || job.accounting().unwrap().active_processes == Some(5));
     let members = job.members().unwrap();

@@ -12,9 +12,22 @@ use common::*;
 use jobobject::{EndReason, Enforcement, ErrorKind, Job, LeaderEnd, LimitKind};
 
 roles!(
-    counts_children, has_things_open, survives_its_guardian, has_a_worker, forks, reaps_all,
-    ignores_children, is_a_subreaper, executes, waits, dies, closes_all, becomes_nobody,
-    moves_house, has_short_threads, makes_a_job_at_exit
+    counts_children,
+    has_things_open,
+    survives_its_guardian,
+    has_a_worker,
+    forks,
+    reaps_all,
+    ignores_children,
+    is_a_subreaper,
+    executes,
+    waits,
+    dies,
+    closes_all,
+    becomes_nobody,
+    moves_house,
+    has_short_threads,
+    makes_a_job_at_exit
 );
 
 const KILL: i32 = 9;
@@ -386,7 +399,8 @@ fn dies() {
     .unwrap();
     let job = Job::new().unwrap();
     let inner = job.child().unwrap();
-    let stubborn = "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 1000\" & echo ready; exec sleep 1000";
+    let stubborn =
+        "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 1000\" & echo ready; exec sleep 1000";
     ready(&job, stubborn);
     ready(&inner, stubborn);
     let pids: Vec<_> = job.members().unwrap().iter().map(u32::to_string).collect();
@@ -399,8 +413,14 @@ fn dies() {
         "_exit" => unsafe { libc::_exit(3) },
         "abort" => std::process::abort(),
         "panic" => panic!("as asked"),
-        "kill" => rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap(),
-        "term" => rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap(),
+        "kill" => {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                .unwrap()
+        }
+        "term" => {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+                .unwrap()
+        }
         // SAFETY: to be wrong is the purpose.
         "segv" => unsafe { std::ptr::null_mut::<u32>().write_volatile(1) },
         "thread" => std::thread::spawn(|| std::process::exit(0)).join().unwrap(),

@@ -62,7 +62,10 @@ fn calls_of_a_cycle(base: &Base) -> BTreeSet<String> {
     let text = fs::read_to_string(&trace).unwrap();
     fs::remove_file(trace).unwrap();
     let names = text.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name);
-    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')).map(str::to_owned).collect()
+    names
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -122,7 +125,8 @@ impl LittleMemory {
             return Ok(Self { path: base.0.clone(), made: false });
         }
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let own = groups.lines().find_map(|line| line.split_once(":memory:/").map(|(_, path)| path));
+        let own =
+            groups.lines().find_map(|line| line.split_once(":memory:/").map(|(_, path)| path));
         let own = own.ok_or("there is no memory controller")?;
         let path = PathBuf::from("/sys/fs/cgroup/memory").join(own);
         let path = path.join(format!("test-{}", std::process::id()));

@@ -57,12 +57,22 @@ impl Wait {
     /// Whether nobody is in the group. What it takes to hear of that later is set up only if
     /// somebody is.
     fn look(&mut self, group: GroupKey) -> Result<bool, Error> {
-        let watch = match self.watch.take() {
-            Some((watched, watch)) if watched == group => watch,
-            _ if self.engine.platform().is_empty(group)? => return Ok(true),
-            _ => self.engine.platform().watch(group)?,
-        };
-        Ok(self.watch.insert((group, watch)).1.check()?)
+        let platform = self.engine.platform();
+        loop {
+            let mut watch = match self.watch.take() {
+                Some((watched, watch)) if watched == group => watch,
+                _ if platform.is_empty(group)? => return Ok(true),
+                _ => platform.watch(group)?,
+            };
+            let empty = watch.check()?;
+            if watch.guardian_fell() && !empty {
+                // A wait may be long, and the owner may die meanwhile.
+                platform.renew_guardian(group);
+                continue;
+            }
+            self.watch = Some((group, watch));
+            return Ok(empty);
+        }
     }
 
     /// Readable when [`Wait::check`] may have something new to say. `None` before the first check,

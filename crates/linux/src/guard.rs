@@ -4,7 +4,7 @@
 //! - what the guardian must know stands in the table before it exists in the kernel, and as long as it does;
 //! - a guarded group is given out, and takes a newcomer in, only while a guardian lived a moment ago.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Guard {
     pub(crate) fn ensure<'a>(
         &self,
         mount: BorrowedFd<'_>,
-        into: impl FnOnce() -> Result<Option<std::os::fd::OwnedFd>, Fault> + 'a,
+        into: impl FnOnce() -> Result<Option<OwnedFd>, Fault> + 'a,
     ) -> Result<(), Fault> {
         let table = self.table()?;
         // Held while the guardian is born, so that there is one: nothing but its own few instructions is
@@ -92,6 +92,12 @@ impl Guard {
     /// Whether the guardian has ended although nobody dismissed it.
     pub(crate) fn has_fallen(&self) -> bool {
         self.state().guardian.as_ref().is_some_and(|guardian| !guardian.is_alive())
+    }
+
+    /// The guardian's pidfd, for those who wait long and would miss its end otherwise.
+    pub(crate) fn watched(&self) -> Option<OwnedFd> {
+        let state = self.state();
+        state.guardian.as_ref()?.pidfd().try_clone_to_owned().ok()
     }
 
     pub(crate) fn facts(&self) -> Option<GuardianFacts> {

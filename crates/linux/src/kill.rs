@@ -5,16 +5,20 @@
 //! nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use jobobject_core::Fault;
+use jobobject_sys::signal;
 use rustix::io::Errno;
-use rustix::process::{Signal, getpid, kill_process, pidfd_send_signal};
+use rustix::process::{Signal, getpid, kill_process};
 
 use crate::fault::{OrFault, fault};
 use crate::files;
 use crate::group::Group;
 use crate::process::{self, Stat};
+
+pub(crate) const SIGKILL: i32 = Signal::KILL.as_raw();
+pub(crate) const SIGCONT: i32 = Signal::CONT.as_raw();
 
 /// How many processes are held open at a time while they are signaled.
 const BATCH: usize = 128;
@@ -74,7 +78,7 @@ pub(crate) fn kill_each(group: &Group) -> Result<(), Fault> {
         if members.is_empty() || rounds > KILL_ROUNDS {
             break Ok(());
         }
-        if let Err(fault) = send(group, &members, &[Signal::KILL]) {
+        if let Err(fault) = send(group, &members, &[SIGKILL]) {
             break Err(fault);
         }
         match group.pids() {
@@ -94,7 +98,7 @@ pub(crate) fn kill_each(group: &Group) -> Result<(), Fault> {
 }
 
 /// Sends signals in turn to every member, and once more to those who were born meanwhile; how many there were.
-pub(crate) fn signal_each(group: &Group, signals: &[Signal]) -> Result<u32, Fault> {
+pub(crate) fn signal_each(group: &Group, signals: &[i32]) -> Result<u32, Fault> {
     let mut seen = HashSet::new();
     let mut sent = 0;
     for _ in 0..ROUNDS {
@@ -109,7 +113,7 @@ pub(crate) fn signal_each(group: &Group, signals: &[Signal]) -> Result<u32, Faul
 }
 
 /// Sends signals in turn to those of `pids` that are members; how many were reached.
-pub(crate) fn send(group: &Group, pids: &[u32], signals: &[Signal]) -> Result<u32, Fault> {
+pub(crate) fn send(group: &Group, pids: &[u32], signals: &[i32]) -> Result<u32, Fault> {
     let mut rest = pids;
     let mut reached = 0;
     while !rest.is_empty() {
@@ -132,7 +136,7 @@ pub(crate) fn send(group: &Group, pids: &[u32], signals: &[Signal]) -> Result<u3
             let Some(pidfd) = open.remove(&pid) else { continue };
             let mut alive = true;
             for signal in signals {
-                match pidfd_send_signal(&pidfd, *signal) {
+                match send_to(pidfd.as_fd(), *signal) {
                     Ok(()) => {}
                     Err(Errno::SRCH) => alive = false,
                     Err(errno) => {
@@ -161,7 +165,7 @@ pub(crate) fn trim(group: &Group, keep: u32) -> Result<(u32, u32), Fault> {
         .collect();
     by_age.sort_unstable();
     let newest: Vec<_> = by_age.iter().rev().take(surplus as usize).map(|&(_, pid)| pid).collect();
-    let ended = send(group, &newest, &[Signal::KILL])?;
+    let ended = send(group, &newest, &[SIGKILL])?;
     Ok((ended, count - ended.min(count)))
 }
 
@@ -223,10 +227,7 @@ fn frozen_v1(pid: u32) -> bool {
     })
 }
 
-/// A signal by its number. Those from 32 up have no name and cannot be sent from here.
-pub(crate) fn named(signal: i32) -> Result<Signal, Fault> {
-    Signal::from_named_raw(signal).ok_or_else(|| Fault {
-        message: "not a signal that can be sent".to_owned(),
-        ..fault("kill", format!("signal {signal}"), Errno::INVAL)
-    })
+/// Any signal, the real-time ones included.
+fn send_to(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    signal::send(pidfd, signal).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }

@@ -22,7 +22,6 @@ use jobobject_sys::clone::join_before_exec;
 use jobobject_sys::fork::ForkWatch;
 use jobobject_sys::table::{Parent, Table};
 use rustix::io::Errno;
-use rustix::process::Signal;
 
 use crate::birth::Births;
 use crate::command::{Command, Prepared};
@@ -311,7 +310,17 @@ impl Platform {
             return Err(forked("watch"));
         }
         let group = self.group(group)?;
-        self.with_room(|| EmptyWatch::new(Arc::clone(&group)))
+        self.with_room(|| EmptyWatch::new(Arc::clone(&group), self.guard.watched()))
+    }
+
+    /// Makes another guardian if the last one has been killed and this group needs one. That it cannot be done
+    /// now is told to the next who needs it.
+    pub fn renew_guardian(&self, group: GroupKey) {
+        if self.is_owner()
+            && let Ok(group) = self.group(group)
+        {
+            let _ = self.keep_guarded(&group);
+        }
     }
 
     /// Which members do not die although they were killed, and what keeps them, as far as it can be seen.
@@ -664,9 +673,11 @@ impl Platform {
     }
 
     fn signal(&self, key: GroupKey, signal: i32, resume: bool) -> Result<Outcome, Fault> {
-        let signal = kill::named(signal)?;
+        if !(1..=64).contains(&signal) {
+            return Err(fault("kill", format!("signal {signal}"), Errno::INVAL));
+        }
         let group = self.group(key)?;
-        let signals: &[Signal] = if resume { &[signal, Signal::CONT] } else { &[signal] };
+        let signals: &[i32] = if resume { &[signal, kill::SIGCONT] } else { &[signal] };
         let members = self.with_room(|| kill::signal_each(&group, signals))?;
         Ok(Outcome::Signaled { members })
     }

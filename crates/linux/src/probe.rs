@@ -2,7 +2,12 @@
 
 use jobobject_abi::{Enforcement, LimitKind};
 
+use jobobject_sys::guardian;
+
 use crate::guard::GuardianFacts;
+
+const ADOPTED: &str = "this process is init or a subreaper: the guardian becomes its child, and whoever waits \
+                       for all children sees it";
 
 /// What has been learnt so far.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +21,10 @@ pub(crate) struct Learnt {
 /// How well a limit is kept here.
 pub(crate) fn enforcement(limit: LimitKind, learnt: Learnt) -> Enforcement {
     match limit {
-        LimitKind::JobTime | LimitKind::WallTime | LimitKind::Breakaway => Enforcement::Exact,
+        LimitKind::JobTime | LimitKind::WallTime => Enforcement::Exact,
+        LimitKind::Breakaway => Enforcement::Approximate(
+            "kept for spawns of our own; what members fork by themselves stays inside".to_owned(),
+        ),
         LimitKind::ActiveProcesses => {
             let fuse = match learnt.fuse {
                 Some(true) => "; pids.max is set as a fuse",
@@ -29,16 +37,15 @@ pub(crate) fn enforcement(limit: LimitKind, learnt: Learnt) -> Enforcement {
             ))
         }
         LimitKind::KillOnClose => match learnt.guardian {
-            Some(GuardianFacts { child: true, .. }) => Enforcement::Approximate(
-                "this process is init or a subreaper: the guardian has become its child, and whoever waits for \
-                 all children sees it"
-                    .to_owned(),
-            ),
+            Some(GuardianFacts { child: true, .. }) => {
+                Enforcement::Approximate(ADOPTED.to_owned())
+            },
             Some(GuardianFacts { forked: true, .. }) => Enforcement::Approximate(
                 "a memory file cannot be executed here: the guardian is a copy of this process and costs its \
                  memory maps"
                     .to_owned(),
             ),
+            None if guardian::adopts_orphans() => Enforcement::Approximate(ADOPTED.to_owned()),
             _ => Enforcement::Exact,
         },
     }

@@ -24,6 +24,8 @@ const HELD: usize = 16;
 const SPINS: usize = 64;
 /// What the events file is called among the pidfds.
 const EVENTS: u64 = 0;
+/// What the guardian is called among them.
+const GUARDIAN: u64 = u64::MAX;
 
 /// Waits for a group, with all below it, to become empty. To be polled together with other descriptors:
 /// readable means that [`check`](Self::check) is worth calling.
@@ -33,17 +35,25 @@ pub struct EmptyWatch {
     epoll: OwnedFd,
     events: OwnedFd,
     held: HashMap<u32, OwnedFd>,
+    guardian: Option<OwnedFd>,
+    guardian_fell: bool,
     recheck: Option<Duration>,
 }
 
 impl EmptyWatch {
-    pub(crate) fn new(group: Arc<Group>) -> Result<Self, Fault> {
+    pub(crate) fn new(group: Arc<Group>, guardian: Option<OwnedFd>) -> Result<Self, Fault> {
         let shown = || format!("{}/cgroup.events", group.path());
         let events = group.open("cgroup.events").or_group_fault("open", shown)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).or_fault("epoll_create", shown)?;
         epoll::add(&epoll, &events, epoll::EventData::new_u64(EVENTS), epoll::EventFlags::PRI)
             .or_fault("epoll_ctl", shown)?;
-        Ok(Self { group, epoll, events, held: HashMap::new(), recheck: Some(Duration::ZERO) })
+        if let Some(guardian) = &guardian {
+            let data = epoll::EventData::new_u64(GUARDIAN);
+            epoll::add(&epoll, guardian, data, epoll::EventFlags::IN)
+                .or_fault("epoll_ctl", shown)?;
+        }
+        let (held, recheck) = (HashMap::new(), Some(Duration::ZERO));
+        Ok(Self { group, epoll, events, held, guardian, guardian_fell: false, recheck })
     }
 
     /// Whether nobody is left. To be called at the start, when the descriptor is readable, and after
@@ -65,6 +75,13 @@ impl EmptyWatch {
     #[must_use]
     pub fn recheck_after(&self) -> Option<Duration> {
         self.recheck
+    }
+
+    /// The last check has heard that the guardian has been killed. Whoever waits on should have another made
+    /// ([`Platform::renew_guardian`](crate::Platform::renew_guardian)) and watch with that.
+    #[must_use]
+    pub fn guardian_fell(&self) -> bool {
+        self.guardian_fell
     }
 
     fn look(&mut self) -> Result<bool, Errno> {
@@ -101,7 +118,7 @@ impl EmptyWatch {
         let mut room = [epoll::Event {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
-        }; HELD + 1];
+        }; HELD + 2];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let ready = match epoll::wait(&self.epoll, &mut room, Some(&at_once)) {
             Ok(ready) => ready,
@@ -110,6 +127,12 @@ impl EmptyWatch {
         };
         for event in &room[..ready] {
             let data = event.data;
+            if data.u64() == GUARDIAN
+                && let Some(guardian) = self.guardian.take()
+            {
+                let _ = epoll::delete(&self.epoll, &guardian);
+                self.guardian_fell = true;
+            }
             // A descriptor that is closed everywhere leaves the set by itself; a fork of ours may hold a copy.
             if let Some(pidfd) =
                 u32::try_from(data.u64()).ok().and_then(|pid| self.held.remove(&pid))

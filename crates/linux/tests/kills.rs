@@ -188,7 +188,7 @@ fn a_refused_candidate_is_ended() {
 }
 
 #[test]
-fn a_signal_without_a_number_is_refused() {
+fn a_number_that_is_no_signal_is_refused() {
     let platform = platform();
     let group = make(&platform, None, true);
     for signal in [-1, 0, 65, i32::MAX] {

@@ -623,8 +623,11 @@ impl Model {
             }
             self.jobs[root].tolerated = 0;
             if self.jobs[root].stop.is_some() {
-                for below in self.subtree(root) {
+                let subtree = self.subtree(root);
+                for &below in &subtree {
                     self.jobs[below].stop = None;
+                }
+                for below in subtree {
                     let above = self.chain(self.jobs[below].parent);
                     self.jobs[below].asked = above.iter().any(|job| self.jobs[*job].stop.is_some());
                 }

@@ -27,6 +27,8 @@ struct Open {
 #[derive(Debug, Default)]
 struct Script {
     open: Vec<Open>,
+    /// Every handle there ever was.
+    handles: HashMap<Handle, JobId>,
     limits: HashMap<JobId, Limits>,
     processes: Vec<ProcessKey>,
     /// Jobs whose members may be killed.
@@ -79,6 +81,7 @@ impl Script {
         let job = world.manager.job_of(session, handle, Access::empty()).expect("just made");
         self.note_limits(job, &limits);
         self.limits.insert(job, limits);
+        self.handles.insert(handle, job);
         self.open.push(Open { session, handle, job });
     }
 
@@ -150,6 +153,7 @@ impl Script {
                 let call = Call::Duplicate { job: handle, access: Access::ALL };
                 let serial = ask(world, call);
                 if let Ok(Reply::Handle(handle)) = world.answer(serial) {
+                    self.handles.insert(handle, open.job);
                     self.open.push(Open { handle, ..open });
                 }
             }
@@ -212,9 +216,10 @@ impl Script {
         for (serial, record) in world.calls() {
             let Some((_, Ok(_))) = record.answer else { continue };
             let (Call::Freeze { job } | Call::Thaw { job }) = record.call else { continue };
-            let known = self.open.iter().find(|open| open.handle == job);
-            let (Some(open), true) = (known, self.counted.insert(*serial)) else { continue };
-            let count = self.freezes.entry(open.job).or_default();
+            let (Some(job), true) = (self.handles.get(&job), self.counted.insert(*serial)) else {
+                continue;
+            };
+            let count = self.freezes.entry(*job).or_default();
             match record.call {
                 Call::Freeze { .. } => *count += 1,
                 _ => *count -= 1,

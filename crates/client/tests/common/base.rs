@@ -70,7 +70,9 @@ impl Base {
     pub fn everybody(&self) -> Vec<u32> {
         let groups = self.groups().into_iter().chain([self.0.clone()]);
         let lists = groups.filter_map(|group| fs::read_to_string(group.join("cgroup.procs")).ok());
-        lists.flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+        lists
+            .flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+            .collect()
     }
 
     /// Waits until nobody is in it or below: owner, members and guardian are gone. A guardian is the
@@ -91,7 +93,8 @@ impl Base {
                 return;
             }
             if start.elapsed() > PATIENCE {
-                let left: Vec<_> = self.everybody().into_iter().map(|pid| (pid, describe(pid))).collect();
+                let left: Vec<_> =
+                    self.everybody().into_iter().map(|pid| (pid, describe(pid))).collect();
                 panic!("{when}: somebody is left: {left:?} in {:?}", self.groups());
             }
             let mut fds = [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::PRI)];

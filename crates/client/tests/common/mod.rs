@@ -1,7 +1,12 @@
 //! What the tests of the crate have in common: members, other processes to be, and a group of our own
 //! to see that nothing is left in it.
 
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test program uses a part of it"
+)]
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "tests talk")]
 
 mod actor;
@@ -15,8 +20,8 @@ use std::process::ExitStatus;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-pub use actor::{Actor, arg, play, role_command, say, std_role, until_let_go};
 pub(crate) use actor::roles;
+pub use actor::{Actor, arg, play, role_command, say, std_role, until_let_go};
 pub use base::{Base, group_of, mount, own_group};
 use jobobject::{Child, Command, Job, JobEnd, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

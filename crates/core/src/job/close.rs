@@ -232,9 +232,11 @@ impl ObjectManager {
         serial: Option<Serial>,
     ) {
         let grace_over = step.at.after(stop.grace);
-        let (Some(group), Ending::No) = (self.ready_group(root), self.job(root).ending) else {
+        let job = self.job(root);
+        let somebody = !job.settled || job.entering > 0;
+        let group = self.ready_group(root).filter(|_| somebody);
+        let (Some(group), Ending::No) = (group, job.ending) else {
             // Nobody is there, or they have been told already, and get no more time than asked now.
-            let job = self.job(root);
             let is_sooner = job.grace_over.is_none_or(|over| grace_over < over);
             if matches!(job.ending, Ending::Stopping { root: by } if by != root || is_sooner) {
                 self.arm_grace(step, root, grace_over);
