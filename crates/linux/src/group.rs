@@ -481,7 +481,7 @@ pub(crate) fn pids(text: &[u8]) -> impl Iterator<Item = u32> {
 }
 
 /// How many there are, without looking at each.
-fn count_pids(text: &[u8]) -> u32 {
+pub(crate) fn count_pids(text: &[u8]) -> u32 {
     let mut count = 0;
     let mut first = true;
     for &byte in text {

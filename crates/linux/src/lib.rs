@@ -32,3 +32,21 @@ pub use platform::{Link, Options, Platform};
 pub use process::Process;
 pub use record::Owner;
 pub use watch::EmptyWatch;
+
+/// The parsers of what others write, for fuzzers.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Gives `text` to each of them: none may panic, whatever it is.
+    pub fn parse(text: &[u8]) {
+        let _ = crate::mount::parse(text);
+        let _ = crate::mount::group_of(text);
+        let _ = crate::process::Stat::parse(text);
+        let _ = crate::group::pids(text).count();
+        let _ = crate::group::count_pids(text);
+        let _ = crate::files::value(text, "user_usec");
+        if let Ok(text) = std::str::from_utf8(text) {
+            let _ = crate::record::Record::decode(text);
+        }
+    }
+}

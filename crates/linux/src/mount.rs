@@ -31,7 +31,7 @@ pub(crate) struct Mount {
 
 /// A line of mountinfo that may serve.
 #[derive(Debug, PartialEq, Eq)]
-struct Candidate {
+pub(crate) struct Candidate {
     point: PathBuf,
     root: String,
     read_only: bool,
@@ -138,7 +138,7 @@ pub(crate) fn within(above: &str, group: &str) -> bool {
 }
 
 /// The mounts of the hierarchy in mountinfo, the last first: a later mount hides an earlier one.
-fn parse(text: &[u8]) -> Vec<Candidate> {
+pub(crate) fn parse(text: &[u8]) -> Vec<Candidate> {
     let mut found: Vec<_> = text.split(|&byte| byte == b'\n').filter_map(parse_line).collect();
     found.reverse();
     found

@@ -252,7 +252,7 @@ impl Stat {
     }
 
     /// The name, in parentheses, may hold anything, parentheses too.
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let name_end = text.iter().rposition(|&byte| byte == b')')?;
         let mut fields = text.get(name_end + 2..)?.split(|&byte| byte == b' ');
         let state = *fields.next()?.first()?;

@@ -77,7 +77,7 @@ impl Record {
         }
     }
 
-    fn decode(text: &str) -> Option<Self> {
+    pub(crate) fn decode(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         if words.next()? != "1" {
             return None;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jobobject_abi::info::CpuTimes;
 use jobobject_abi::{
-    Access, Actor, Call, Handle, JobTime, Limits, OnLimit, Reply, Ticks,
+    Access, Actor, Call, EndReason, Handle, JobTime, Limits, OnLimit, Reply, Ticks,
 };
 use jobobject_core::{JobId, Place, ProcessKey, Serial, SessionId};
 use jobobject_testkit::kernel::{Death, Killer};
@@ -355,4 +355,232 @@ fn nothing_slips_out_lingers_or_is_killed_for_nothing() {
 #[test]
 fn nothing_slips_out_lingers_or_is_killed_for_nothing_when_effects_fail() {
     for_each_seed(400, |seed| random_run(seed, 12));
+}
+
+/// A job with a member whose children fork children, everything under way.
+fn fork_storm_in_job(world: &mut World, limits: Limits) -> (Handle, ProcessKey) {
+    let job = world.create(limits);
+    let serial = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+    world.answer(serial).expect("a first member");
+    let first = world.record(serial).born.expect("it was born");
+    world.kernel.ignore_signals(first);
+    world.start_storm(first, 40);
+    let pause = Duration::from_micros(world.chance.below(4_000));
+    world.advance(pause);
+    (job, first)
+}
+
+fn alive_in_storm(world: &World) -> usize {
+    world.kernel.living().len()
+}
+
+#[test]
+fn last_close_kills_even_while_members_fork() {
+    for_each_seed(300, |seed| {
+        let mut world = World::new(seed);
+        let limits = Limits { kill_on_close: true, ..Limits::default() };
+        let (job, _) = fork_storm_in_job(&mut world, limits);
+        world.pace.fault_one_in = 8;
+        world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+        world.call(Call::Close { job });
+        world.run_until_quiet();
+        assert_eq!(alive_in_storm(&world), 0);
+        assert_eq!(world.manager.job_count(), 0);
+        assert_eq!(world.kernel.groups(), []);
+    });
+}
+
+#[test]
+fn a_lost_client_takes_its_fork_storm_along() {
+    for_each_seed(100, |seed| {
+        let mut world = World::new(seed);
+        let limits = Limits { kill_on_close: true, ..Limits::default() };
+        fork_storm_in_job(&mut world, limits);
+        world.hang_up(World::SESSION);
+        world.run_until_quiet();
+        assert_eq!(alive_in_storm(&world), 0);
+        assert_eq!(world.kernel.groups(), []);
+    });
+}
+
+#[test]
+fn a_terminated_job_is_empty_and_usable_again_though_members_fork() {
+    for_each_seed(300, |seed| {
+        let mut world = World::new(seed);
+        let (job, _) = fork_storm_in_job(&mut world, Limits::default());
+        if world.chance.one_in(2) {
+            world.call(Call::Freeze { job });
+        }
+        let late = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+        let stop = world.chance.one_in(2);
+        world.call(if stop {
+            let grace = Duration::from_millis(5);
+            Call::Stop { job, signal: 15, grace, code: 42, by: BY }
+        } else {
+            Call::Terminate { job, code: 42, by: BY }
+        });
+        world.call(Call::Terminate { job, code: 43, by: BY });
+        world.run_until_quiet();
+        assert_eq!(alive_in_storm(&world), 0);
+        let Ok(Reply::End { reason, .. }) = world.ask(Call::End { job }) else { panic!("no end") };
+        assert_eq!(reason, EndReason::Terminated { code: 42, by: BY }, "the first cause counts");
+        drop(late);
+        let again = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+        assert!(world.answer(again).is_ok(), "the job stays usable");
+        world.run_until_quiet();
+        let born = world.record(again).born.expect("it was born");
+        assert!(world.kernel.is_alive(born), "{:?}", world.kernel.death(born));
+    });
+}
+
+#[test]
+fn a_time_limit_always_strikes() {
+    for_each_seed(300, |seed| {
+        let mut world = World::new(seed);
+        world.pace.fault_one_in = [0, 10][world.chance.below(2) as usize];
+        let ms = 5 + world.chance.below(60);
+        let on_limit = if world.chance.one_in(2) {
+            OnLimit::Kill
+        } else {
+            OnLimit::Stop { signal: 15, grace: Duration::from_millis(5) }
+        };
+        let wall = world.chance.one_in(2);
+        let limits = Limits {
+            wall_time: wall.then(|| Duration::from_millis(ms)),
+            job_time: if wall { JobTime::Unlimited } else { JobTime::Limit(Ticks(ms * 10_000)) },
+            on_limit,
+            ..Limits::default()
+        };
+        let job = world.create(limits);
+        let limited = world.job(job).expect("it is open");
+        let mut first = None;
+        while first.is_none() {
+            let spawn = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+            if world.answer(spawn).is_ok() {
+                first = world.record(spawn).born;
+            }
+        }
+        let first = first.expect("it was born");
+        world.kernel.ignore_signals(first);
+        world.start_storm(first, 6);
+        let closes_at = world.chance.below(2 * ms);
+        let reads_at = world.chance.below(2 * ms);
+        // Much longer than any delay of this world, retries included.
+        for at in 0..ms + 1_500 {
+            if alive_in_storm(&world) == 0 {
+                break;
+            }
+            let used = CpuTimes { user: Ticks(10_000), kernel: Ticks(0) };
+            let busy = world.kernel.living().into_iter().next();
+            world.act(|kernel| busy.is_some_and(|busy| kernel.burn(busy, used)));
+            world.advance(Duration::from_millis(1));
+            if at == reads_at && closes_at > at {
+                world.call(Call::Accounting { job, active: true });
+            }
+            if at == closes_at {
+                world.call(Call::Close { job });
+            }
+        }
+        assert_eq!(alive_in_storm(&world), 0, "{limited} outlives its limit");
+    });
+}
+
+#[test]
+fn the_active_process_limit_is_kept_and_never_stricter_than_it_says() {
+    for_each_seed(400, |seed| {
+        let mut world = World::new(seed);
+        let limit = world.chance.below(5) as u32;
+        let outer = world.create(Limits::default());
+        let job = world.create(Limits { active_processes: Some(limit), ..Limits::default() });
+        let nested = world.chance.one_in(2);
+        let jobs = if nested { vec![outer, job] } else { vec![job] };
+        let attempts = 1 + world.chance.below(8) as u32;
+        let mut serials = Vec::new();
+        for _ in 0..attempts {
+            if world.chance.one_in(3) && !nested {
+                let process = world.kernel.start(Place::Outside);
+                let call = Call::Assign { job, from_foreign: false };
+                serials.push(world.call_about(process, call));
+            } else {
+                serials.push(world.call(Call::Spawn { jobs: jobs.clone(), breakaway: false }));
+            }
+            for _ in 0..world.chance.below(5) {
+                world.pass(world.now().after(Duration::from_millis(1)));
+                let group = world.job(job).and_then(|job| world.manager.group_of(job));
+                let members = group.map_or(0, |group| world.kernel.members(group).len());
+                assert!(members as u32 <= limit, "{members} members, limit {limit}");
+            }
+        }
+        world.run_until_quiet();
+        let admitted = serials.iter().filter(|serial| world.answer(**serial).is_ok()).count();
+        assert_eq!(admitted as u32, limit.min(attempts), "admitted of {attempts}, limit {limit}");
+        for serial in serials {
+            if let (Err(_), Some(process)) = (world.answer(serial), world.record(serial).process) {
+                assert!(!world.kernel.is_alive(process), "a refused candidate is ended");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_birth_that_a_kill_has_overtaken_does_not_live() {
+    for_each_seed(300, |seed| {
+        let mut world = World::new(seed);
+        let outer = world.create(Limits::default());
+        let inner = world.create(Limits::default());
+        let jobs = vec![outer, inner];
+        let mut spawns = Vec::new();
+        for _ in 0..4 {
+            spawns.push(world.call(Call::Spawn { jobs: jobs.clone(), breakaway: false }));
+            for _ in 0..world.chance.below(8) {
+                world.pass(world.now().after(Duration::from_millis(5)));
+            }
+        }
+        let target = if world.chance.one_in(2) { outer } else { inner };
+        world.call(Call::Terminate { job: target, code: 1, by: BY });
+        world.run_until_quiet();
+        for serial in spawns {
+            let born = world.record(serial).born;
+            assert!(born.is_none_or(|born| !world.kernel.is_alive(born)), "a survivor");
+        }
+    });
+}
+
+#[test]
+fn who_comes_into_a_frozen_job_is_frozen_when_the_call_returns() {
+    for_each_seed(200, |seed| {
+        let mut world = World::new(seed);
+        let job = world.create(Limits::default());
+        if world.chance.one_in(2) {
+            let spawn = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+            world.answer(spawn).expect("a member");
+        }
+        let freeze = world.call(Call::Freeze { job });
+        world.answer(freeze).expect("it freezes");
+        let process = world.kernel.start(Place::Outside);
+        let assign = world.call_about(process, Call::Assign { job, from_foreign: false });
+        let spawn = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+        world.answer(assign).expect("it is assigned");
+        assert!(world.kernel.is_frozen(process));
+        world.answer(spawn).expect("it is born");
+        assert!(world.kernel.is_frozen(world.record(spawn).born.expect("born")));
+        assert_eq!(world.kernel.violations(), [] as [String; 0]);
+    });
+}
+
+#[test]
+fn an_assignment_finds_the_process_where_the_one_before_it_put_it() {
+    for_each_seed(200, |seed| {
+        let mut world = World::new(seed);
+        let (a, b) = (world.create(Limits::default()), world.create(Limits::default()));
+        let process = world.kernel.start(Place::Outside);
+        let first = world.call_about(process, Call::Assign { job: a, from_foreign: false });
+        let second = world.call_about(process, Call::Assign { job: b, from_foreign: false });
+        world.answer(first).expect("it was in no job");
+        world.answer(second).expect("b nests below a");
+        for job in [a, b] {
+            let inside = world.call_about(process, Call::IsInJob { job: Some(job) });
+            assert_eq!(world.answer(inside), Ok(Reply::InJob(true)));
+        }
+    });
 }

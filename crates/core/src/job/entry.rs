@@ -63,6 +63,8 @@ pub(crate) struct Entry {
     /// Nothing but inheritance decides where it goes.
     pub(crate) inherits: bool,
     pub(crate) stage: Stage,
+    /// The last arrival before its admission.
+    since: u64,
     /// The count of kills of each job of the chain, at admission.
     kills: Vec<u64>,
     /// What the limited jobs counted, and after which commit.
@@ -299,6 +301,7 @@ impl ObjectManager {
             joined: plan.joined,
             inherits: plan.inherits,
             stage: Stage::Placing,
+            since: self.arrivals,
             counts: Vec::new(),
         };
         if let Err(refusal) = self.may_enter(&entry) {
@@ -678,11 +681,11 @@ impl ObjectManager {
         self.add_time_before(id, used);
         let arrival = self.next_arrival();
         let (target, joined) = (self.entries[&id].target, self.entries[&id].joined);
-        let chain = self.entries[&id].chain.clone();
+        let (chain, since) = (self.entries[&id].chain.clone(), self.entries[&id].since);
         for &level in &chain[..joined] {
             let job = self.job_mut(level);
             let look = job.used && (used.user > Ticks(0) || !job.timers.is_armed(Timer::JobTime));
-            job.arrived(pid, arrival);
+            job.arrived(pid, arrival, since);
             self.watch_limits(step, level, look);
         }
         for &level in &chain[joined..] {
@@ -824,11 +827,12 @@ impl ObjectManager {
 
 impl crate::job::Job {
     /// Somebody has come.
-    fn arrived(&mut self, pid: u32, arrival: u64) {
+    fn arrived(&mut self, pid: u32, arrival: u64, since: u64) {
         self.used = true;
         self.commits = arrival;
-        self.history.total += 1;
-        self.history.seen.insert(pid, arrival);
+        // A list may have shown it before we were told of its birth.
+        let listed = self.history.seen.insert(pid, arrival).is_some_and(|seen| seen > since);
+        self.history.total += u64::from(!listed);
         self.settled = false;
         if self.ending == Ending::No {
             // A new round: how the last one ended is past.

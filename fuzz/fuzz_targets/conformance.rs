@@ -1,0 +1,8 @@
+//! Conformance cases: a table that makes no sense is an error with a line, never a panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let _ = jobobject_testkit::conformance::parse("fuzz.md", text);
+});
