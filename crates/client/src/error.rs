@@ -49,6 +49,7 @@ pub struct Error {
 enum Repr {
     Engine(jobobject_engine::Error),
     StatusTaken { pid: u32 },
+    ParentClosed,
     InvalidInput(String),
     Unenforceable { limit: jobobject_abi::LimitKind, why: String },
 }
@@ -60,6 +61,15 @@ impl Error {
 
     pub(crate) fn status_taken(pid: u32) -> Self {
         Self { repr: Repr::StatusTaken { pid } }
+    }
+
+    /// The job that a job was made to be nested in was closed before that.
+    pub(crate) fn parent_closed() -> Self {
+        Self { repr: Repr::ParentClosed }
+    }
+
+    pub(crate) fn is_invalid_handle(&self, handle: jobobject_abi::Handle) -> bool {
+        matches!(self.refusal(), Some(Refusal::InvalidHandle { handle: bad }) if *bad == handle)
     }
 
     pub(crate) fn unenforceable(limit: jobobject_abi::LimitKind, why: String) -> Self {
@@ -92,6 +102,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match &self.repr {
             Repr::StatusTaken { .. } => ErrorKind::StatusTaken,
+            Repr::ParentClosed => ErrorKind::Terminating,
             Repr::InvalidInput(_) => ErrorKind::InvalidInput,
             Repr::Unenforceable { .. } => ErrorKind::Unsupported,
             Repr::Engine(jobobject_engine::Error::Forked) => ErrorKind::Forked,
@@ -106,6 +117,7 @@ impl Error {
             Repr::Engine(jobobject_engine::Error::Refused(refusal)) => refusal.status(),
             Repr::Engine(jobobject_engine::Error::Forked) => Status::INVALID_HANDLE,
             Repr::StatusTaken { .. } => Status::ACCESS_DENIED,
+            Repr::ParentClosed => Status::INVALID_HANDLE,
             Repr::InvalidInput(_) => Status::INVALID_PARAMETER,
             Repr::Unenforceable { .. } => Status::NOT_SUPPORTED,
         };
@@ -205,6 +217,9 @@ impl fmt::Display for Error {
             Repr::StatusTaken { pid } => {
                 write!(f, "process {pid} has ended, status taken by somebody else")
             }
+            Repr::ParentClosed => {
+                f.write_str("the job that this one was to be nested in is closed")
+            }
             Repr::InvalidInput(message) => f.write_str(message),
             Repr::Unenforceable { limit, why } => {
                 write!(f, "the {limit} limit cannot be kept here: {why}")
@@ -229,13 +244,14 @@ impl From<Fault> for Error {
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = match error.kind() {
-            ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
-            ErrorKind::PermissionDenied | ErrorKind::InAnotherJob => {
+        let kind = match (error.kind(), error.raw_os_error()) {
+            (_, Some(errno)) => io::Error::from_raw_os_error(errno).kind(),
+            (ErrorKind::InvalidInput, _) => io::ErrorKind::InvalidInput,
+            (ErrorKind::PermissionDenied | ErrorKind::InAnotherJob, _) => {
                 io::ErrorKind::PermissionDenied
             }
-            ErrorKind::NotFound => io::ErrorKind::NotFound,
-            ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+            (ErrorKind::NotFound, _) => io::ErrorKind::NotFound,
+            (ErrorKind::Unsupported, _) => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

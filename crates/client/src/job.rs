@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jobobject_abi::{Accounting, Enforcement, LimitKind, Limits};
-use jobobject_engine::linux::{Obstacle, Process, is_guardian};
+use jobobject_engine::linux::{Obstacle, Platform, Process, is_guardian};
 use jobobject_engine::{Engine, Wait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -112,9 +112,22 @@ impl Job {
         }
     }
 
-    pub(crate) fn start(&self, command: &Command, stdio: [Stdio; 3]) -> Result<Child> {
+    /// Does something with the jobs that a newcomer has to be put into.
+    fn enter<T>(&self, mut enter: impl FnMut(&[jobobject_abi::Handle]) -> Result<T>) -> Result<T> {
         let (list, length) = self.list();
-        let child = command.start(self.engine(), &list[..length], stdio)?;
+        let [parent, _] = list;
+        match enter(&list[..length]) {
+            Err(error) if length > 1 && error.is_invalid_handle(parent) => match self.list() {
+                // Somebody else's newcomer has nested this job before its parent was closed.
+                (list, 1) => enter(&list[..1]),
+                _ => Err(Error::parent_closed()),
+            },
+            other => other,
+        }
+    }
+
+    pub(crate) fn start(&self, command: &Command, stdio: [Stdio; 3]) -> Result<Child> {
+        let child = self.enter(|jobs| command.start(self.engine(), jobs, stdio.clone()))?;
         self.entered(child.shared());
         Ok(child)
     }
@@ -123,13 +136,13 @@ impl Job {
         &self,
         command: &mut std::process::Command,
     ) -> Result<(std::process::Child, Arc<Process>)> {
-        let (list, length) = self.list();
         let mut child = None;
-        let spawned = self.engine().spawn_by(&list[..length], &mut |platform, target| {
+        let mut birth = |platform: &Platform, target| {
             let (born, process) = platform.birth_std(target, command)?;
             child = Some(born);
             Ok(process)
-        })?;
+        };
+        let spawned = self.enter(|jobs| Ok(self.engine().spawn_by(jobs, &mut birth)?))?;
         Ok((child.expect("a birth that succeeded has a child"), spawned.process))
     }
 
@@ -168,10 +181,10 @@ impl Job {
     }
 
     fn assign_process(&self, process: &Process, options: AssignOptions) -> Result<()> {
-        let (list, length) = self.list();
-        for &job in &list[..length] {
-            self.engine().assign(job, process, options.from_foreign)?;
-        }
+        self.enter(|jobs| {
+            let mut jobs = jobs.iter();
+            Ok(jobs.try_for_each(|job| self.engine().assign(*job, process, options.from_foreign))?)
+        })?;
         self.inner.nested.store(true, Ordering::Release);
         Ok(())
     }

@@ -85,8 +85,8 @@ impl ObjectManager {
             }
         }
         let mut groups = self.groups.iter();
-        let stray =
-            groups.find(|(group, id)| self.jobs.get(id).is_none_or(|j| j.group.key() != Some(**group)));
+        let stray = groups
+            .find(|(group, id)| self.jobs.get(id).is_none_or(|j| j.group.key() != Some(**group)));
         stray.map(|(group, id)| format!("{group:?} is not the group of {id}"))
     }
 }

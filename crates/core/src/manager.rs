@@ -347,10 +347,12 @@ impl ObjectManager {
     }
 
     /// What a look at the kernel must start from to say that a job is empty: see
-    /// [`Event::Emptied`]. `None` while somebody is on the way into the job or a job below it.
+    /// [`Event::Emptied`]. `None` while somebody is on the way into the job or a job below it, or a
+    /// kill is.
     #[must_use]
     pub fn commits(&self, job: JobId) -> Option<u64> {
-        self.jobs.get(&job).filter(|job| job.entering == 0).map(|job| job.commits)
+        let is_quiet = |found: &&Job| found.entering == 0 && self.shots_have_landed(job);
+        self.jobs.get(&job).filter(is_quiet).map(|job| job.commits)
     }
 
     fn call(

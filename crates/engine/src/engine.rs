@@ -154,6 +154,37 @@ impl Engine {
         }
     }
 
+    /// Makes a second handle to the same job, with no more rights than the first has.
+    ///
+    /// # Errors
+    /// A bad handle, or a right that it does not have.
+    pub fn duplicate(&self, job: Handle, access: Access) -> Result<Handle, Error> {
+        match self.call(Call::Duplicate { job, access })? {
+            Reply::Handle(handle) => Ok(handle),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Closes all handles, as the end of their owner does.
+    pub fn hang_up(&self) {
+        if self.is_original() {
+            self.input(Input::Hangup { session: SESSION });
+        }
+    }
+
+    /// The limits of the job that this process is in itself.
+    ///
+    /// # Errors
+    /// It is in none of this engine's.
+    pub fn own_limits(&self) -> Result<Limits, Error> {
+        self.check_origin()?;
+        let facts = Facts { caller: self.platform.own_place()?, process: None };
+        match self.carry(Call::QueryLimits { job: None }, facts, None)? {
+            (Reply::Limits(limits), _) => Ok(limits),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
     /// Closes a handle. In a fork this does nothing: the fork never owned it.
     ///
     /// # Errors
@@ -532,10 +563,10 @@ impl Engine {
     }
 
     /// Tells the object manager that a group is empty, unless somebody came since `commits` was
-    /// read. True when it was still so.
+    /// read. True when it was still so, and no kill is on its way to whoever comes next.
     pub(crate) fn found_empty(&self, job: JobId, group: GroupKey, commits: u64) -> bool {
         self.tell(Event::Emptied { group, commits });
-        self.lock().manager.commits(job).is_none_or(|now| now == commits)
+        self.lock().manager.commits(job) == Some(commits)
     }
 
     /// Waits until something that another thread is at has come to an end, at most a moment.

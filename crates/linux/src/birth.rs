@@ -5,7 +5,8 @@
 //! group that was ever killed, or by somebody who lives in one (docs/kernel.md, traps 1 and 2). What was
 //! learnt is remembered, so that no birth fails twice for the same reason.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use jobobject_core::Fault;
@@ -15,7 +16,7 @@ use rustix::io::Errno;
 use crate::command::{Command, Prepared};
 use crate::fault::{OrFault, fault, trouble};
 use crate::files;
-use crate::group::Group;
+use crate::group::{Group, Leaf};
 
 /// After so many newborns in a row died at birth in groups that were never killed, it is our own group that
 /// kills them.
@@ -61,13 +62,16 @@ impl Births {
         command: &Command,
         prepared: &Prepared<'_>,
     ) -> Result<Birth, Fault> {
-        self.attempt(mount, group, false, Mode::Vfork, command, prepared).map(|(birth, _)| birth)
+        let open = || files::open_path(mount, group).map(Arc::new);
+        self.attempt(mount, group, open, false, Mode::Vfork, command, prepared)
+            .map(|(birth, _)| birth)
     }
 
-    /// A birth in the leaf of a job's group.
+    /// A birth in the leaf of a job's group, whose directory `open` opens.
     pub(crate) fn in_group(
         &self,
         group: &Group,
+        open: impl Fn(&Leaf) -> Result<Arc<OwnedFd>, Errno>,
         frozen: bool,
         command: &Command,
         prepared: &Prepared<'_>,
@@ -77,7 +81,8 @@ impl Births {
         loop {
             let leaf = group.leaf();
             let dir = group.dir.as_fd();
-            match self.attempt(dir, &leaf.name, leaf.poisoned, mode, command, prepared) {
+            let open = || open(&leaf);
+            match self.attempt(dir, &leaf.name, open, leaf.poisoned, mode, command, prepared) {
                 Ok((birth, stillborn)) => {
                     if stillborn {
                         // Unless somebody killed the group meanwhile, it is not the group's doing.
@@ -99,10 +104,12 @@ impl Births {
     }
 
     /// Both ways in turn. Also told: whether a newborn was killed at birth.
+    #[allow(clippy::too_many_arguments, reason = "each is one word of the two calls there are")]
     fn attempt(
         &self,
         dir: BorrowedFd<'_>,
         leaf: &str,
+        open: impl Fn() -> Result<Arc<OwnedFd>, Errno>,
         poisoned: bool,
         mode: Mode,
         command: &Command,
@@ -111,7 +118,7 @@ impl Births {
         let plan = prepared.plan();
         let (mut stillborn, mut refused) = (false, false);
         if !poisoned && !self.must_join() {
-            let leaf = files::open_path(dir, leaf).or_group_fault("open", || leaf)?;
+            let leaf = open().or_group_fault("open", || leaf)?;
             match spawn(&plan, Into::Cgroup(leaf.as_fd()), mode) {
                 Ok(birth) => {
                     if self.strikes.load(Relaxed) != 0 {

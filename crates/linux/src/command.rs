@@ -118,23 +118,18 @@ pub(crate) struct Prepared<'c> {
     command: &'c Command,
     paths: Vec<CString>,
     argv: CStringArray,
-    environment: Arc<CStringArray>,
     cwd: Option<CString>,
     fds: Vec<FdAction<'c>>,
 }
 
 impl<'c> Prepared<'c> {
     pub(crate) fn new(command: &'c Command) -> Result<Self, Fault> {
-        let environment = match &command.environment {
-            Environment::Inherit => Arc::new(inherited()),
-            Environment::Exact(strings) => Arc::clone(strings),
-        };
         let fds = command.descriptors.iter().map(|descriptor| match descriptor {
             Descriptor::Give { from, to } => FdAction::Dup { from: from.as_fd(), to: *to },
             Descriptor::Close(fd) => FdAction::Close(*fd),
         });
         Ok(Self {
-            paths: candidates(command, &environment)?,
+            paths: candidates(command)?,
             argv: arguments(&command.argv)?,
             cwd: command
                 .cwd
@@ -142,7 +137,6 @@ impl<'c> Prepared<'c> {
                 .map(|cwd| c_string(cwd.as_os_str(), "directory"))
                 .transpose()?,
             fds: fds.collect(),
-            environment,
             command,
         })
     }
@@ -161,19 +155,13 @@ impl<'c> Prepared<'c> {
             default: command.default,
             ignore: command.ignore,
             mask: command.mask,
-            ..Plan::new(&self.paths, &self.argv, &self.environment)
+            envp: match &command.environment {
+                Environment::Inherit => None,
+                Environment::Exact(strings) => Some(strings),
+            },
+            ..Plan::new(&self.paths, &self.argv)
         }
     }
-}
-
-/// Our environment, as strings. Asked for anew for each birth: the host may change it in between.
-fn inherited() -> CStringArray {
-    let mut strings = CStringArrayBuilder::with_capacity(64, 4096);
-    for (name, value) in std::env::vars_os() {
-        // It came from a string of C's.
-        let _ = strings.push(&[name.as_bytes(), b"=", value.as_bytes()]);
-    }
-    strings.finish()
 }
 
 fn arguments(argv: &[OsString]) -> Result<CStringArray, Fault> {
@@ -187,7 +175,7 @@ fn arguments(argv: &[OsString]) -> Result<CStringArray, Fault> {
 }
 
 /// The paths to try in turn.
-fn candidates(command: &Command, environment: &CStringArray) -> Result<Vec<CString>, Fault> {
+fn candidates(command: &Command) -> Result<Vec<CString>, Fault> {
     let program = command.program.as_bytes();
     if program.is_empty() {
         return Err(fault("execve", "", Errno::NOENT));
@@ -195,7 +183,16 @@ fn candidates(command: &Command, environment: &CStringArray) -> Result<Vec<CStri
     if program.contains(&b'/') {
         return Ok(vec![c_string(&command.program, "program")?]);
     }
-    let path = environment.strings().find_map(|string| string.to_bytes().strip_prefix(b"PATH="));
+    let ours;
+    let path = match &command.environment {
+        Environment::Inherit => {
+            ours = std::env::var_os("PATH");
+            ours.as_deref().map(OsStr::as_bytes)
+        }
+        Environment::Exact(strings) => {
+            strings.strings().find_map(|string| string.to_bytes().strip_prefix(b"PATH="))
+        }
+    };
     let directories = path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':');
     let candidates = directories.map(|directory| {
         let mut candidate = Vec::with_capacity(directory.len() + program.len() + 2);
@@ -227,7 +224,9 @@ mod tests {
 
     fn paths(program: &str, environment: &[&str]) -> Vec<String> {
         let strings = environment.iter().map(|string| CString::new(*string).unwrap()).collect();
-        let found = candidates(&Command::new(program), &strings).unwrap();
+        let mut command = Command::new(program);
+        command.environment = Environment::Exact(Arc::new(strings));
+        let found = candidates(&command).unwrap();
         found.into_iter().map(|path| path.into_string().unwrap()).collect()
     }
 

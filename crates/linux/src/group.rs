@@ -7,7 +7,7 @@
 //!
 //! Invariants:
 //! - a group has one leaf that newcomers go to; earlier ones are there only while somebody dying is in them;
-//! - at most two descriptors, opened by the first question and closed again when others need the room;
+//! - at most two descriptors, each opened by the first who needs it, closed again when others need the room;
 //! - the group's lock is held over reads of small files, never over a birth, a move or a wait.
 
 use std::ffi::CStr;
@@ -59,6 +59,8 @@ pub(crate) struct State {
     baseline: CpuTimes,
     stat: Option<OwnedFd>,
     procs: Option<OwnedFd>,
+    /// The leaf's directory, for births: kept only while one of the others is closed.
+    leaf_dir: Option<Arc<OwnedFd>>,
 }
 
 /// A place to be born in.
@@ -131,6 +133,22 @@ impl Group {
         Leaf { name: self.leaf_name(state.leaf), number: state.leaf, poisoned: state.poisoned }
     }
 
+    /// The directory of a leaf, to be born in.
+    pub(crate) fn open_leaf(&self, leaf: &Leaf, opened: &mut bool) -> Result<Arc<OwnedFd>, Errno> {
+        let mut state = self.state();
+        let present = state.leaf == leaf.number;
+        if let Some(dir) = state.leaf_dir.as_ref().filter(|_| present) {
+            return Ok(Arc::clone(dir));
+        }
+        let dir = Arc::new(files::open_path(&self.dir, &*leaf.name)?);
+        if present && (state.stat.is_none() || state.procs.is_none()) {
+            *opened = true;
+            files::remember(&dir, c"cgroup.procs");
+            state.leaf_dir = Some(Arc::clone(&dir));
+        }
+        Ok(dir)
+    }
+
     /// The file by which a process joins the members.
     pub(crate) fn open_leaf_procs(&self) -> Result<OwnedFd, Fault> {
         let name = format!("{}/cgroup.procs", self.leaf().name);
@@ -178,6 +196,7 @@ impl Group {
         state.leaf = new;
         state.poisoned = false;
         state.procs = None;
+        state.leaf_dir = None;
         if unlinkat(&self.dir, self.leaf_name(old), AtFlags::REMOVEDIR).is_err() {
             self.root.note_made(1);
             state.given_up.push(old);
@@ -234,6 +253,9 @@ impl Group {
                 self.open("cpu.stat")?
             }
         };
+        if state.procs.is_some() {
+            state.leaf_dir = None;
+        }
         let stat = state.stat.insert(stat);
         let mut room = [0_u8; 2048];
         let text = files::peek(stat, &mut room)?;
@@ -285,6 +307,9 @@ impl Group {
                 files::open(&self.dir, format!("{}/cgroup.procs", self.leaf_name(state.leaf)))?
             }
         };
+        if state.stat.is_some() {
+            state.leaf_dir = None;
+        }
         let procs = state.procs.insert(procs);
         let mut room = [0_u8; 1024];
         let text = files::peek(&*procs, &mut room)?;
@@ -398,6 +423,7 @@ impl Group {
         let mut state = self.state();
         state.stat = None;
         state.procs = None;
+        state.leaf_dir = None;
         let leaf = state.leaf;
         let ours = state.given_up.len() as u64 + 2;
         self.root.note_removing(ours);
@@ -442,6 +468,7 @@ impl Group {
         let mut state = self.state();
         state.stat = None;
         state.procs = None;
+        state.leaf_dir = None;
     }
 
     /// Which processes, as one list without order; for those who look at each of them.

@@ -44,7 +44,7 @@ impl Mount {
         let candidates = parse(&text);
         if candidates.is_empty() {
             return Err(Fault {
-                errno: Errno::NOENT.raw_os_error(),
+                errno: Errno::OPNOTSUPP.raw_os_error(),
                 hint: Some(NOT_MOUNTED.to_owned()),
                 ..trouble("find", "cgroup2", "the cgroup v2 hierarchy is not mounted")
             });

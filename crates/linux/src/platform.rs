@@ -27,7 +27,7 @@ use crate::birth::Births;
 use crate::command::{Command, Prepared};
 use crate::fault::{self, OrFault, fault, forked, gone, group_fault, io_fault, trouble};
 use crate::files;
-use crate::group::{self, Group};
+use crate::group::{self, Group, Leaf};
 use crate::guard::{Guard, GuardianFacts};
 use crate::kill::{self, Obstacle};
 use crate::mount;
@@ -189,7 +189,12 @@ impl Platform {
             Target::Group { group, frozen } => {
                 let group = self.group(group)?;
                 self.keep_guarded(&group)?;
-                self.with_room(|| self.births.in_group(&group, frozen, command, &prepared))?
+                let open = |leaf: &Leaf| {
+                    self.with_files(&group, &mut false, |group, opened| {
+                        group.open_leaf(leaf, opened)
+                    })
+                };
+                self.with_room(|| self.births.in_group(&group, open, frozen, command, &prepared))?
             }
         };
         Ok(self.registry.enter(birth.pid, birth.pidfd))
@@ -629,7 +634,8 @@ impl Platform {
         // To move a zombie succeeds and moves nothing: what counts is where the kernel says it is.
         let place = self.place_of(pid)?;
         let (Some(place), false) = (place, process.ended()) else { return Err(gone("move", pid)) };
-        let (user, total) = (user.unwrap_or(0), total.unwrap_or(0));
+        let total = total.unwrap_or(0);
+        let user = user.unwrap_or(0).min(total);
         let used = CpuTimes::from_durations(
             Duration::from_nanos(user),
             Duration::from_nanos(total.saturating_sub(user)),

@@ -93,6 +93,8 @@ impl Root {
         let shown = || mount.shown(&self.group);
         if let Some(base) = mount.relative(&self.base.group) {
             recover::sweep(mount, base);
+            // Whoever goes from our own group into one below needs the right to write here.
+            files::remember(&mount.dir, format!("{base}/cgroup.procs"));
         }
         mkdirat(&mount.dir, &*self.relative, Mode::from_raw_mode(0o755))
             .or_group_fault("mkdir", shown)?;

@@ -1,19 +1,20 @@
 //! Where this process is: the mount it reaches groups by, its own group, and where new roots belong.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jobobject_core::Fault;
+use jobobject_sys::pidfd;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use crate::fault::{OrFault, trouble};
-use crate::files;
 use crate::mount::{self, Mount};
 use crate::platform::Options;
 use crate::record::Record;
+use crate::{files, process};
 
 /// What is found out once, at the first group.
 #[derive(Debug)]
@@ -21,10 +22,21 @@ pub(crate) struct Site {
     pub(crate) mount: Mount,
     /// Our own `/proc/self/cgroup`, held open: an outside manager may move us at any time.
     own: OwnedFd,
-    /// What it said last, and when.
-    last: Mutex<Option<(Instant, Arc<str>)>>,
+    /// Ourselves, where the kernel tells by that which group we are in (Linux 6.13).
+    this: Option<OwnedFd>,
+    /// Our own group, when it was last asked for.
+    last: Mutex<Option<Seen>>,
     /// Where roots are made, if somebody insists.
     base: Option<String>,
+}
+
+/// Our own group, as it once was.
+#[derive(Debug)]
+struct Seen {
+    name: Arc<str>,
+    /// What the kernel calls it and no other group, if it says.
+    id: Option<u64>,
+    when: Instant,
 }
 
 /// For so long our own group is not read again by one and the same call: a look at where the caller is, and
@@ -58,24 +70,39 @@ impl Site {
             }
             None => None,
         };
-        Ok(Self { mount, own, last: Mutex::default(), base })
+        let this = process::open(std::process::id()).ok().flatten();
+        Ok(Self { mount, own, this, last: Mutex::default(), base })
     }
 
-    /// Our own group, now. 1 to 3 µs: the text names every hierarchy.
+    /// Our own group, now. Its id tells whether it is the one whose name we know, in 0.6 µs instead of the 3 µs
+    /// of a text that names every hierarchy.
     pub(crate) fn own(&self) -> Result<Arc<str>, Fault> {
-        let group: Arc<str> = read_own(&self.own)?.into();
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Instant::now(), Arc::clone(&group)));
-        Ok(group)
+        let id = self.own_id();
+        if let Some(seen) = self.last().as_mut().filter(|seen| id.is_some() && seen.id == id) {
+            seen.when = Instant::now();
+            return Ok(Arc::clone(&seen.name));
+        }
+        let name: Arc<str> = read_own(&self.own)?.into();
+        // Moved meanwhile: then it is not known whose name was read.
+        let id = id.filter(|id| self.own_id() == Some(*id));
+        *self.last() = Some(Seen { name: Arc::clone(&name), id, when: Instant::now() });
+        Ok(name)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Seen>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn own_id(&self) -> Option<u64> {
+        pidfd::cgroup_id(self.this.as_ref()?.as_fd()).ok()
     }
 
     /// Our own group, a moment ago at most.
     pub(crate) fn own_recently(&self) -> Result<Arc<str>, Fault> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match last {
-            Some((when, group)) if when.elapsed() < RECENT => Ok(group),
-            _ => self.own(),
+        if let Some(seen) = self.last().as_ref().filter(|seen| seen.when.elapsed() < RECENT) {
+            return Ok(Arc::clone(&seen.name));
         }
+        self.own()
     }
 
     /// Where a root belongs when our own group is `own`: below it, or beside it when it is the leaf of a job.
@@ -107,7 +134,7 @@ fn read_own(file: &OwnedFd) -> Result<String, Fault> {
     match mount::group_of(text) {
         Some((path, _)) => Ok(path.to_owned()),
         None => Err(Fault {
-            errno: Errno::NOENT.raw_os_error(),
+            errno: Errno::OPNOTSUPP.raw_os_error(),
             hint: Some(crate::fault::NOT_MOUNTED.to_owned()),
             ..trouble("read", shown(), "this kernel has no cgroup v2 hierarchy")
         }),

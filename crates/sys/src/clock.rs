@@ -3,21 +3,30 @@
 //! Every process has CPU clocks that anybody may read; the clock's number is made of the pid
 //! (`clock_getcpuclockid(3)` knows one of them; the one for user time is the kernel's own,
 //! `include/linux/posix-timers_types.h`). A pid names a process only as long as it is not reaped: the
-//! caller holds a pidfd and looks at it afterwards if it matters. 0.7 µs each.
+//! caller holds a pidfd and looks at it afterwards if it matters. 0.7 µs for each clock.
 
 /// Time that `pid` has spent in user mode, all its threads together, in ns. None if it is gone.
+///
+/// The kernel measures only the total; which mode it was spent in is sampled. So the samples give the
+/// share, as in `/proc/PID/stat` and `cpu.stat`.
 #[must_use]
 pub fn user_ns(pid: u32) -> Option<u64> {
-    const CPUCLOCK_VIRT: i32 = 1;
-    read(pid, CPUCLOCK_VIRT)
+    const SAMPLED: i32 = 0;
+    const SAMPLED_USER: i32 = 1;
+    let (user, both) = (read(pid, SAMPLED_USER)?, read(pid, SAMPLED)?);
+    let total = total_ns(pid)?;
+    if both == 0 {
+        return Some(total); // Too short for a sample.
+    }
+    u64::try_from(u128::from(user.min(both)) * u128::from(total) / u128::from(both)).ok()
 }
 
 /// Time that `pid` has spent in user mode and in the kernel, all its threads together, in ns. None if it
 /// is gone.
 #[must_use]
 pub fn total_ns(pid: u32) -> Option<u64> {
-    const CPUCLOCK_PROF: i32 = 0;
-    read(pid, CPUCLOCK_PROF)
+    const MEASURED: i32 = 2;
+    read(pid, MEASURED)
 }
 
 fn read(pid: u32, which: i32) -> Option<u64> {

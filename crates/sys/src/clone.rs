@@ -86,14 +86,16 @@ pub struct Plan<'a> {
     pub paths: &'a [CString],
     /// With these arguments, the name of the program first.
     pub argv: &'a CStringArray,
-    /// In this environment.
-    pub envp: &'a CStringArray,
+    /// In this environment; `None`: ours as it is at that moment. That is read as `posix_spawn(3)` reads
+    /// `environ`, without any lock: whoever changes the environment while other threads are about is bound to
+    /// know that (`std::env::set_var`, Safety). If the kernel stumbles over a change, it is given a copy.
+    pub envp: Option<&'a CStringArray>,
 }
 
 impl<'a> Plan<'a> {
-    /// Executes `paths` and changes nothing else, but that no signal is blocked.
+    /// Executes `paths` in our environment and changes nothing else, but that no signal is blocked.
     #[must_use]
-    pub fn new(paths: &'a [CString], argv: &'a CStringArray, envp: &'a CStringArray) -> Self {
+    pub fn new(paths: &'a [CString], argv: &'a CStringArray) -> Self {
         Self {
             session: false,
             group: None,
@@ -108,7 +110,7 @@ impl<'a> Plan<'a> {
             mask: SignalSet::EMPTY,
             paths,
             argv,
-            envp,
+            envp: None,
         }
     }
 
@@ -248,6 +250,16 @@ impl std::error::Error for BirthError {}
 /// # Errors
 /// See [`BirthError`]; with [`Mode::Fork`] only `Clone`.
 pub fn spawn(plan: &Plan<'_>, into: Into<'_>, mode: Mode) -> Result<Birth, BirthError> {
+    match spawn_once(plan, into, mode) {
+        Err(BirthError::Exec(Errno::FAULT)) if plan.envp.is_none() => {
+            let copy = strings::copy_of_environment();
+            spawn_once(&Plan { envp: Some(&copy), ..*plan }, into, mode)
+        }
+        other => other,
+    }
+}
+
+fn spawn_once(plan: &Plan<'_>, into: Into<'_>, mode: Mode) -> Result<Birth, BirthError> {
     // A free place for the shell, the arguments (and room for a name if there is none), null.
     let arguments = plan.argv.pointers();
     let mut argv = Vec::with_capacity(arguments.len().max(1) + 2);

@@ -1,4 +1,5 @@
-//! What a pidfd can tell besides its poll: the exit status after somebody else has reaped the process.
+//! What a pidfd can tell besides its poll: the cgroup of a process, and the exit status after somebody else
+//! has reaped it.
 //!
 //! `PIDFD_GET_INFO` came with Linux 6.13, the exit status with 6.15. It is known only *after* the reaping,
 //! by whomever it was done (the kernel itself where SIGCHLD is ignored), and to every holder of a pidfd
@@ -43,16 +44,31 @@ const PIDFD_GET_INFO: u64 = 3 << 30 | (size_of::<Info>() as u64) << 16 | 0xff <<
 /// `Unsupported` before Linux 6.13. ESRCH if the process is reaped and nothing is known of it: before 6.15,
 /// or when the pidfd was made too late.
 pub fn exit_info(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitInfo>> {
-    let mut info = Info { mask: INFO_EXIT | INFO_CGROUPID, ..Info::default() };
-    // SAFETY: the structure is live and writable, and the request's number carries its size.
-    let rc = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
-    if rc != 0 {
-        let error = io::Error::last_os_error();
-        return Err(match error.raw_os_error() {
-            Some(libc::ENOTTY | libc::EINVAL) => io::ErrorKind::Unsupported.into(),
-            _ => error,
-        });
-    }
+    let info = info(pidfd, INFO_EXIT | INFO_CGROUPID)?;
     let known = info.mask & INFO_EXIT != 0;
     Ok(known.then_some(ExitInfo { status: info.exit_code, cgroup: info.cgroup }))
+}
+
+/// The id of the cgroup (in the v2 hierarchy) that a living process is in: that of no other cgroup, ever.
+///
+/// # Errors
+/// `Unsupported` before Linux 6.13. ESRCH if the process is reaped.
+pub fn cgroup_id(pidfd: BorrowedFd<'_>) -> io::Result<u64> {
+    let info = info(pidfd, INFO_CGROUPID)?;
+    let known = info.mask & INFO_CGROUPID != 0 && info.cgroup != 0;
+    known.then_some(info.cgroup).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+fn info(pidfd: BorrowedFd<'_>, mask: u64) -> io::Result<Info> {
+    let mut info = Info { mask, ..Info::default() };
+    // SAFETY: the structure is live and writable, and the request's number carries its size.
+    let rc = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    if rc == 0 {
+        return Ok(info);
+    }
+    let error = io::Error::last_os_error();
+    Err(match error.raw_os_error() {
+        Some(libc::ENOTTY | libc::EINVAL) => io::ErrorKind::Unsupported.into(),
+        _ => error,
+    })
 }

@@ -222,7 +222,8 @@ fn an_owner_killed_at_any_moment_leaves_nothing() {
         let mut owner = program(&argv);
         let words = ["JOB_SYS_ROLE=owner in a hurry", &format!("JOB_SYS_ARGUMENT={name}/root")];
         owner.envp = words.iter().map(|word| std::ffi::CString::new(*word).unwrap()).collect();
-        let mut plan = Plan::new(&owner.paths, &owner.argv, &owner.envp);
+        let mut plan = Plan::new(&owner.paths, &owner.argv);
+        plan.envp = Some(&owner.envp);
         let (dir, null) = (group.dir(), fs::File::options().write(true).open("/dev/null").unwrap());
         let fds = [FdAction::Dup { from: null.as_fd(), to: 1 }];
         plan.fds = &fds;
@@ -264,7 +265,7 @@ fn a_guardian_lives_in_the_group_it_was_given() {
 fn spawn_into(path: PathBuf, argv: &[&str]) -> Birth {
     fs::create_dir_all(&path).unwrap();
     let (program, dir) = (program(argv), open_dir(&path));
-    let plan = Plan::new(&program.paths, &program.argv, &program.envp);
+    let plan = Plan { envp: Some(&program.envp), ..Plan::new(&program.paths, &program.argv) };
     spawn(&plan, Into::Cgroup(dir.as_fd()), Mode::Vfork).unwrap()
 }
 

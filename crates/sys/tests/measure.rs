@@ -46,7 +46,7 @@ fn measure<T>(name: &str, mut start: impl FnMut() -> T, mut end: impl FnMut(T)) 
 #[ignore = "a measurement"]
 fn spawn_and_wait() {
     let tiny: Program = program(&[TINY]);
-    let plan = Plan::new(&tiny.paths, &tiny.argv, &tiny.envp);
+    let plan = Plan { envp: Some(&tiny.envp), ..Plan::new(&tiny.paths, &tiny.argv) };
     for _ in 0..2 {
         let go = |into: Into<'_>| spawn(&plan, into, Mode::Vfork).unwrap();
         measure("spawn", || go(Into::Inherit), |birth| _ = wait(&birth));

@@ -18,7 +18,7 @@ use jobobject_sys::signal::{self, SignalSet};
 use rustix::io::Errno;
 
 fn plan(program: &Program) -> Plan<'_> {
-    Plan::new(&program.paths, &program.argv, &program.envp)
+    Plan { envp: Some(&program.envp), ..Plan::new(&program.paths, &program.argv) }
 }
 
 fn run(plan: &Plan<'_>) -> i32 {

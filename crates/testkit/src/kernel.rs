@@ -522,11 +522,7 @@ impl FakeKernel {
         }
     }
 
-    fn make_group(
-        &mut self,
-        parent: Option<GroupKey>,
-        guarded: bool,
-    ) -> Result<Outcome, Fault> {
+    fn make_group(&mut self, parent: Option<GroupKey>, guarded: bool) -> Result<Outcome, Fault> {
         if let Some(parent) = parent {
             self.existing("mkdir", parent)?;
         }

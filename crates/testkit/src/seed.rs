@@ -12,7 +12,7 @@ impl Chance {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,7 +22,7 @@ impl Chance {
 
     /// A number below `bound`, which is not zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.number() % bound
     }
 
     /// True once in `n` times; never when `n` is zero.
@@ -60,7 +60,9 @@ pub fn for_each_seed(default: u64, check: impl Fn(u64)) {
                 .map(String::as_str)
                 .or_else(|| cause.downcast_ref::<&str>().copied())
                 .unwrap_or("(no message)");
-            panic!("seed {seed} fails: {text}\nreplay: JOB_SEED={seed} cargo test -p jobobject-testkit");
+            panic!(
+                "seed {seed} fails: {text}\nreplay: JOB_SEED={seed} cargo test -p jobobject-testkit"
+            );
         }
     }
 }

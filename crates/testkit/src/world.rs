@@ -140,7 +140,7 @@ impl World {
         Self {
             manager: ObjectManager::new(config),
             kernel: FakeKernel::new(traps, seed),
-            chance: Chance::new(seed ^ 0x776F_726C_64),
+            chance: Chance::new(seed ^ 0x0077_6F72_6C64),
             pace,
             now: Tick(0),
             queue: BTreeMap::new(),

@@ -1,5 +1,7 @@
 //! The object manager and the naive model, side by side: one random call after the other, every
 //! effect done at once. After every step they agree on the answer and on who is alive.
+//!
+//! `JOB_SEEDS=n` tries more scripts, `JOB_SEED=n` others; a failure prints the shortest script.
 
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use jobobject_core::{Config, Nesting, Place, ProcessKey, Refusal};
 use jobobject_testkit::model::Figures;
 use jobobject_testkit::{Model, Traps, World};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 const BY: Actor = Actor { pid: 1 };
 
@@ -51,20 +54,37 @@ fn limits() -> impl Strategy<Value = Limits> {
         2 => (1..12u64).prop_map(|ms| JobTime::Limit(Ticks(ms * 100_000))),
     ];
     // No two deadlines at the same moment: which comes first is nobody's promise.
-    let wall = prop::option::weighted(0.15, (1..20u64).prop_map(|n| Duration::from_millis(n * 10 + 3)));
-    (prop::bool::weighted(0.3), prop::bool::weighted(0.3), prop::bool::weighted(0.15), often_none(), job_time, wall)
-        .prop_map(|(kill_on_close, breakaway_ok, silent_breakaway_ok, active_processes, job_time, wall_time)| {
-            Limits {
+    let wall =
+        prop::option::weighted(0.15, (1..20u64).prop_map(|n| Duration::from_millis(n * 10 + 3)));
+    (
+        prop::bool::weighted(0.3),
+        prop::bool::weighted(0.3),
+        prop::bool::weighted(0.15),
+        often_none(),
+        job_time,
+        wall,
+    )
+        .prop_map(
+            |(
                 kill_on_close,
                 breakaway_ok,
                 silent_breakaway_ok,
                 active_processes,
                 job_time,
                 wall_time,
-                on_limit: OnLimit::Kill,
-                ..Limits::default()
-            }
-        })
+            )| {
+                Limits {
+                    kill_on_close,
+                    breakaway_ok,
+                    silent_breakaway_ok,
+                    active_processes,
+                    job_time,
+                    wall_time,
+                    on_limit: OnLimit::Kill,
+                    ..Limits::default()
+                }
+            },
+        )
 }
 
 fn access() -> impl Strategy<Value = Access> {
@@ -257,9 +277,9 @@ impl Pair {
             Step::Members(n) => {
                 let Some(h) = h(n) else { return none };
                 let real = match self.ask(Call::Members { job: self.handles[h] }) {
-                    Ok(Reply::Members(pids)) => Seen::Processes(
-                        pids.iter().map(|pid| self.number_of(*pid)).collect(),
-                    ),
+                    Ok(Reply::Members(pids)) => {
+                        Seen::Processes(pids.iter().map(|pid| self.number_of(*pid)).collect())
+                    }
                     other => other.map(|_| ()).into(),
                 };
                 (real, self.model.list(h).map_or_else(Seen::Code, Seen::Processes))
@@ -417,9 +437,11 @@ fn agree(nesting: Nesting, script: &[Step]) -> Result<(), TestCaseError> {
 }
 
 fn config() -> ProptestConfig {
-    let cases = std::env::var("JOB_SEEDS").ok().and_then(|text| text.parse().ok());
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     ProptestConfig {
-        cases: cases.unwrap_or(300),
+        cases: number("JOB_SEEDS").unwrap_or(300) as u32,
+        // The same scripts on every run, others with another seed.
+        rng_seed: RngSeed::Fixed(number("JOB_SEED").unwrap_or(0)),
         failure_persistence: None,
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()

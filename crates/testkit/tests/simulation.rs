@@ -187,7 +187,8 @@ impl Script {
                 world.act(|kernel| kernel.exit(process, 0));
             }
             (29, Some(process)) => {
-                let used = CpuTimes { user: Ticks(world.chance.below(2_000_000)), kernel: Ticks(7) };
+                let used =
+                    CpuTimes { user: Ticks(world.chance.below(2_000_000)), kernel: Ticks(7) };
                 world.act(|kernel| kernel.burn(process, used));
             }
             (30, Some(process)) => world.kernel.ignore_signals(process),
@@ -424,7 +425,7 @@ fn a_terminated_job_is_empty_and_usable_again_though_members_fork() {
         assert_eq!(alive_in_storm(&world), 0);
         let Ok(Reply::End { reason, .. }) = world.ask(Call::End { job }) else { panic!("no end") };
         assert_eq!(reason, EndReason::Terminated { code: 42, by: BY }, "the first cause counts");
-        drop(late);
+        assert!(world.record(late).answer.is_some());
         let again = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
         assert!(world.answer(again).is_ok(), "the job stays usable");
         world.run_until_quiet();

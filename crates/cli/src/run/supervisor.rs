@@ -119,6 +119,8 @@ impl<'a> Supervisor<'a> {
     }
 
     pub(crate) fn run(mut self) -> Result<Ending, Error> {
+        // Whoever became us by exec may have left children that had ended already.
+        self.children();
         loop {
             let leader = self.sleep();
             self.engine.run_due();
@@ -236,8 +238,8 @@ impl<'a> Supervisor<'a> {
 
     fn interrupt(&mut self) -> Result<(), Error> {
         match self.options.interrupt {
-            Interrupt::Pass if self.leader.is_none() && !self.has_left() => Ok(()),
-            // Nobody is there who could decide.
+            Interrupt::Pass if matches!(self.phase, Phase::Running) && !self.has_left() => Ok(()),
+            // Nobody is there who could decide: the command does not get it, or was gone before.
             Interrupt::Pass | Interrupt::Stop => self.stop(Asked::Interrupt),
             Interrupt::Kill => self.kill(Asked::Kill),
         }
@@ -251,6 +253,9 @@ impl<'a> Supervisor<'a> {
 
     /// Asks everybody to leave; the second time, makes them.
     fn stop(&mut self, asked: Asked) -> Result<(), Error> {
+        if self.asked == Some(Asked::Kill) {
+            return Ok(());
+        }
         if self.asked == Some(asked) && asked != Asked::Signal(SIGHUP) {
             if self.asked_at.elapsed() < AGAIN {
                 return Ok(());

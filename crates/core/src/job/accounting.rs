@@ -132,9 +132,13 @@ impl ObjectManager {
         for member in &members {
             self.notice(*member);
         }
+        // Whoever is gone is forgotten, but not while another list is on its way that may still show
+        // it, or a birth is that a list has shown already: it would be counted twice.
+        let lists = |pending: &Pending| matches!(pending, Pending::List { .. });
+        let is_quiet = self.job(id).entering == 0 && !self.effects.values().any(lists);
         let seen = &mut self.job_mut(id).history.seen;
         let listed: HashSet<u32> = members.iter().map(|member| member.pid).collect();
-        seen.retain(|pid, arrival| *arrival > since || listed.contains(pid));
+        seen.retain(|pid, arrival| !is_quiet || *arrival > since || listed.contains(pid));
         let mut pids: Vec<u32> = members.iter().map(|member| member.pid).collect();
         pids.sort_by_key(|pid| seen.get(pid).copied().unwrap_or(u64::MAX));
         pids.dedup();
@@ -156,8 +160,7 @@ impl ObjectManager {
 
     /// A process brings along what it had used before it joined.
     pub(crate) fn add_time_before(&mut self, entry: EntryId, used: CpuTimes) {
-        let entry = &self.entries[&entry];
-        for level in entry.chain[..entry.joined].to_vec() {
+        for level in self.joined(entry) {
             let history = &mut self.job_mut(level).history;
             history.before = history.before.plus(used);
         }

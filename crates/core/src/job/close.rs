@@ -174,7 +174,7 @@ impl ObjectManager {
 
     /// No kill and no stop signal is on its way to the job or a job below it: it would hit who comes
     /// next.
-    fn shots_have_landed(&self, root: JobId) -> bool {
+    pub(crate) fn shots_have_landed(&self, root: JobId) -> bool {
         self.subtree(root).iter().all(|id| self.job(*id).shots == 0)
     }
 

@@ -450,7 +450,8 @@ impl ObjectManager {
         }
     }
 
-    fn joined(&self, id: EntryId) -> Vec<JobId> {
+    /// The jobs that the newcomer is new to, innermost first.
+    pub(crate) fn joined(&self, id: EntryId) -> Vec<JobId> {
         let entry = &self.entries[&id];
         entry.chain[..entry.joined].to_vec()
     }

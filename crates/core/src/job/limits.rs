@@ -15,7 +15,9 @@ use jobobject_abi::{Access, EndReason, Handle, JobTime, LimitKind, Limits, OnLim
 use crate::effect::{Effect, Fault, Outcome, soonest};
 use crate::job::close::{Stop, is_signal};
 use crate::job::{Ending, Group, JobId};
-use crate::manager::{AFTER_RETIRING, Facts, LimitChange, ObjectManager, Pending, Serial, SessionId, Step, Timer};
+use crate::manager::{
+    AFTER_RETIRING, Facts, LimitChange, ObjectManager, Pending, Serial, SessionId, Step, Timer,
+};
 use crate::refusal::Refusal;
 
 /// A look at the CPU time sooner than this would only find the same figure: it moves in ticks.

@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed, Ordering::Release};
 
-use super::{FdAction, Plan, Step};
+use super::{CStringArray, FdAction, Plan, Step, strings};
 use crate::raw::{self, Disposition, errno, nr};
 
 /// What the child knows: prepared by the parent, which waits (or has given it a copy).
@@ -157,7 +157,11 @@ impl Child<'_> {
 
     fn execute_one(&self, path: &CStr) -> i32 {
         // SAFETY: the parent made the array of a free place and the arguments, ended by null.
-        unsafe { raw::execve(path, self.argv.add(1), self.plan.envp.as_ptr()) }
+        unsafe { raw::execve(path, self.argv.add(1), self.envp()) }
+    }
+
+    fn envp(&self) -> *const *const c_char {
+        self.plan.envp.map_or_else(strings::host_environment, CStringArray::as_ptr)
     }
 
     /// A text without `#!`: the shell's, with the path in place of the name.
@@ -167,7 +171,7 @@ impl Child<'_> {
         unsafe {
             self.argv.write(SHELL.as_ptr());
             self.argv.add(1).write(path.as_ptr());
-            raw::execve(SHELL, self.argv, self.plan.envp.as_ptr());
+            raw::execve(SHELL, self.argv, self.envp());
         }
         errno::ENOEXEC
     }

@@ -4,6 +4,8 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// Strings for a program, in the form that exec takes.
 #[derive(Default)]
@@ -39,12 +41,22 @@ impl CStringArray {
 
     /// What exec takes; an empty array too ends in null.
     pub(super) fn as_ptr(&self) -> *const *const c_char {
-        static EMPTY: AtomicNull = AtomicNull(std::ptr::null());
-        struct AtomicNull(*const c_char);
-        // SAFETY: a null pointer that is never written.
-        unsafe impl Sync for AtomicNull {}
-        if self.pointers.is_empty() { &raw const EMPTY.0 } else { self.pointers.as_ptr() }
+        if self.pointers.is_empty() { NO_STRINGS.as_ptr().cast() } else { self.pointers.as_ptr() }
     }
+}
+
+/// Of an empty array, its end.
+static NO_STRINGS: AtomicPtr<c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The environment of this process: what it is when the kernel gets to read it.
+pub(super) fn host_environment() -> *const *const c_char {
+    unsafe extern "C" {
+        static environ: AtomicPtr<*const c_char>;
+    }
+    // SAFETY: the C library's variable is a pointer; that others change it meanwhile is what atomics are for.
+    let strings = unsafe { &environ }.load(Relaxed);
+    // After clearenv(3) there is none.
+    if strings.is_null() { NO_STRINGS.as_ptr().cast() } else { strings }
 }
 
 impl From<Vec<CString>> for CStringArray {
@@ -77,6 +89,15 @@ impl fmt::Debug for CStringArray {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.strings()).finish()
     }
+}
+
+/// The same, copied under `std`'s lock: its own functions change nothing meanwhile.
+pub(super) fn copy_of_environment() -> CStringArray {
+    let mut strings = CStringArrayBuilder::default();
+    for (name, value) in std::env::vars_os() {
+        strings.append(&[name.as_bytes(), b"=", value.as_bytes()]);
+    }
+    strings.finish()
 }
 
 /// An array that is being made.
