@@ -92,6 +92,12 @@ impl Workspace {
         }
     }
 
+    /// Runs a cargo that builds executables, and returns those of our packages.
+    pub(crate) fn build(&self, mut cargo: Command) -> Result<Vec<Executable>, Trouble> {
+        let messages = json(cargo.arg("--message-format=json-render-diagnostics"))?;
+        Ok(messages.iter().filter_map(|message| self.executable(message)).collect())
+    }
+
     fn executable(&self, message: &Value) -> Option<Executable> {
         let path = message.pointer("/executable")?.as_str()?.into();
         let manifest = Path::new(message.pointer("/manifest_path")?.as_str()?);

@@ -4,6 +4,7 @@
 //! libc, and starts without a dynamic loader.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::args::{self, Args};
@@ -22,7 +23,14 @@ pub(crate) fn main(mut args: Args) -> Result<ExitCode, Trouble> {
         Some("-h" | "--help") => return args::help(HELP),
         Some(other) => return Err(args::unknown("dist", other)),
     }
-    let workspace = Workspace::load()?;
+    let shipped = build(&Workspace::load()?)?;
+    let size = fs::metadata(&shipped).map_err(Trouble::io(shipped.display()))?.len();
+    println!("{}  {} KiB, static", shipped.display(), size.div_ceil(1024));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds it; tells where it is.
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf, Trouble> {
     let dist = workspace.target.join("dist");
     let mut cargo =
         workspace.cargo(["build", "--release", "--locked", "--package=jobobject-cli", "--bin=job"]);
@@ -33,8 +41,7 @@ pub(crate) fn main(mut args: Args) -> Result<ExitCode, Trouble> {
 
     let (new, shipped) = (dist.join("job.new"), dist.join("job"));
     // Renamed over the old one, not written over it: that may be running, and then is locked.
-    let size = fs::copy(&job.path, &new).map_err(Trouble::io(new.display()))?;
+    fs::copy(&job.path, &new).map_err(Trouble::io(new.display()))?;
     fs::rename(&new, &shipped).map_err(Trouble::io(shipped.display()))?;
-    println!("{}  {} KiB, static", shipped.display(), size.div_ceil(1024));
-    Ok(ExitCode::SUCCESS)
+    Ok(shipped)
 }

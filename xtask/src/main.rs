@@ -11,6 +11,7 @@
 
 mod apt;
 mod args;
+mod bench;
 mod cargo;
 mod dist;
 mod tally;
@@ -32,6 +33,7 @@ Chores:
   test    formatting, lints, docs, the tests on this machine and in virtual machines: what CI runs
   vm      boot Debian kernels and run the tests, or a program, in them as root
   dist    build the static `job` binary that we ship
+  bench   measure what things cost, against what they are compared with
   help    this text
 
 `cargo xtask CHORE --help` tells the options of one.
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some("test") => test::main(args),
         Some("vm") => vm::main(args),
         Some("dist") => dist::main(args),
+        Some("bench") => bench::main(args),
         Some("help" | "-h" | "--help") => args::help(HELP),
         None => Err(Trouble::usage("which chore? `cargo xtask help` lists them")),
         Some(other) => Err(Trouble::usage(format!(

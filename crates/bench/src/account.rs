@@ -2,9 +2,9 @@
 
 use jobobject::Job;
 
+use crate::Result;
 use crate::sample::{Effort, each, report};
 use crate::terminate::sleepers;
-use crate::Result;
 
 /// Of a job with so many members.
 pub(crate) fn account(effort: Effort, members: usize) -> Result {

@@ -37,8 +37,7 @@ pub(crate) fn terminate(effort: Effort, members: usize) -> Result {
 pub(crate) fn sleepers(job: &Job, members: usize) -> Result<Vec<Child>> {
     let mut sleeper = Command::new(CHILD);
     sleeper.arg("sleep");
-    let children: jobobject::Result<Vec<_>> =
-        (0..members).map(|_| sleeper.spawn_in(job)).collect();
+    let children: jobobject::Result<Vec<_>> = (0..members).map(|_| sleeper.spawn_in(job)).collect();
     Ok(children?)
 }
 

@@ -52,6 +52,7 @@ pub(crate) fn exact(duration: Duration) -> String {
 pub(crate) fn rounded(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
+        0.0 => "0 s".to_owned(),
         0.0..0.001 => format!("{:.0} µs", seconds * 1e6),
         0.001..0.01 => format!("{:.2} ms", seconds * 1e3),
         0.01..1.0 => format!("{:.0} ms", seconds * 1e3),
@@ -104,6 +105,7 @@ mod tests {
     #[test]
     fn what_was_measured_is_said_shortly() {
         for (micros, text) in [
+            (0, "0 s"),
             (740, "740 µs"),
             (3_210, "3.21 ms"),
             (42_400, "42 ms"),

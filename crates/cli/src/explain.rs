@@ -8,6 +8,10 @@ use crate::{FAILED, render};
 
 const SCHEMA: u32 = 1;
 
+/// Where texts begin, and where lines end.
+const INDENT: usize = 11;
+const WIDTH: usize = 100;
+
 const EXAMPLES: &str = "\
 Examples:
   job explain 760
@@ -132,9 +136,11 @@ impl Entry {
     }
 
     fn text(&self) -> String {
-        let Self { name, text, here, remedy, .. } = self;
-        let code = self.shown();
-        format!("{name} ({code})\n  Windows  {text}\n  here     {here}\n  to do    {remedy}\n")
+        let mut shown = format!("{} ({})\n", self.name, self.shown());
+        for (what, text) in [("Windows", self.text), ("here", self.here), ("to do", self.remedy)] {
+            shown += &format!("  {what:<8} {}\n", render::wrapped(text, INDENT, WIDTH));
+        }
+        shown
     }
 }
 

@@ -56,3 +56,53 @@ pub(crate) fn count(number: impl Into<u64>, one: &str, more: &str) -> String {
         number => format!("{number} {more}"),
     }
 }
+
+/// Text in lines of at most `width` characters, all but the first after `indent` blanks.
+pub(crate) fn wrapped(text: &str, indent: usize, width: usize) -> String {
+    let (mut wrapped, mut column) = (String::new(), indent);
+    for word in text.split_whitespace() {
+        if column > indent && column + 1 + word.chars().count() > width {
+            wrapped += &format!("\n{:indent$}", "");
+            column = indent;
+        } else if column > indent {
+            wrapped.push(' ');
+            column += 1;
+        }
+        wrapped += word;
+        column += word.chars().count();
+    }
+    wrapped
+}
+
+/// A command line as one could type it.
+pub(crate) fn command_line(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> std::borrow::Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./,:=+@%^".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''")).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_broken_between_words_and_never_lost() {
+        assert_eq!(wrapped("one two three", 2, 9), "one two\n  three");
+        assert_eq!(wrapped("extraordinarily long", 2, 9), "extraordinarily\n  long");
+        assert_eq!(wrapped("", 2, 9), "");
+    }
+
+    #[test]
+    fn a_command_line_can_be_typed_again() {
+        let words = ["sh", "-c", "it's $x", "", "a=b"].map(str::to_owned);
+        assert_eq!(command_line(&words), r"sh -c 'it'\''s $x' '' a=b");
+    }
+}

@@ -1,7 +1,7 @@
 //! A process that was started here.
 
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -12,7 +12,7 @@ use jobobject_engine::linux::Process;
 use jobobject_sys::pidfd;
 use jobobject_sys::signal::send;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, read, retry_on_intr};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::command::Pipes;
@@ -239,27 +239,41 @@ impl Child {
     pub fn wait_with_output(mut self) -> Result<Output> {
         drop(self.stdin.take());
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let (stdout, stderr) = std::thread::scope(|scope| {
-            // Both at once: a command that fills one pipe must not wait for the other to be read.
-            let stderr = stderr.map(|pipe| scope.spawn(move || read_all(pipe)));
-            let stdout = stdout.map_or_else(|| Ok(Vec::new()), read_all);
-            let stderr = stderr.map_or_else(
-                || Ok(Vec::new()),
-                |reader| reader.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
-            );
-            (stdout, stderr)
-        });
-        let failed = |error: io::Error| Error::io("read", "pipe", &error);
-        let (stdout, stderr) = (stdout.map_err(failed)?, stderr.map_err(failed)?);
+        let (stdout, stderr) =
+            read_both(stdout, stderr).map_err(|error| Error::io("read", "pipe", &error))?;
         let status = self.wait()?;
         Ok(Output { status, stdout, stderr })
     }
 }
 
-fn read_all(mut pipe: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    pipe.read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Reads two pipes to their ends, whichever has something to say: a command that fills one must not
+/// wait for the other to be read. Without a thread, which may not be had.
+fn read_both(
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut pipes = [stdout.map(OwnedFd::from), stderr.map(OwnedFd::from)];
+    let mut texts = [Vec::new(), Vec::new()];
+    let mut room = vec![0; 64 << 10];
+    while pipes.iter().any(Option::is_some) {
+        let open = pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        let mut open: Vec<_> = open.collect();
+        retry_on_intr(|| poll(&mut open, None))?;
+        let ready: Vec<_> = open.iter().map(|pipe| !pipe.revents().is_empty()).collect();
+        let mut ready = ready.into_iter();
+        for (pipe, text) in pipes.iter_mut().zip(&mut texts) {
+            let Some(fd) = pipe else { continue };
+            if ready.next() != Some(true) {
+                continue;
+            }
+            match retry_on_intr(|| read(&*fd, &mut *room))? {
+                0 => *pipe = None,
+                length => text.extend_from_slice(&room[..length]),
+            }
+        }
+    }
+    let [stdout, stderr] = texts;
+    Ok((stdout, stderr))
 }
 
 /// Its pidfd: readable when it has ended.

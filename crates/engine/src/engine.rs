@@ -1,6 +1,7 @@
 //! A call, from the caller's thread to the object manager and the kernel and back.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,6 @@ pub struct Ended {
 }
 
 /// An object manager, the platform it acts on, and what is on its way between the two.
-#[derive(Debug)]
 pub struct Engine {
     /// For the timer thread.
     this: Weak<Self>,
@@ -68,6 +68,13 @@ pub struct Engine {
     platform: Platform,
     clock: Clock,
     drive: Drive,
+}
+
+/// Whoever prints a job or a child does not want to see all jobs there are.
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -98,9 +105,7 @@ impl Engine {
     /// No memory.
     pub fn new(drive: Drive, nesting: Nesting, options: Options) -> Result<Arc<Self>, Error> {
         let platform = Platform::new(options)?;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let config =
-            Config { nesting, cpus: u32::try_from(cpus).unwrap_or(1), ..Config::default() };
+        let config = Config { nesting, cpus: online_cpus(), ..Config::default() };
         Ok(Arc::new_cyclic(|this| Self {
             this: this.clone(),
             state: Mutex::new(State {
@@ -627,6 +632,25 @@ fn effect_needs_caller(effect: &Effect) -> bool {
     matches!(effect, Effect::Birth { .. } | Effect::Move { .. })
 }
 
+/// How many CPUs members could run on at once. Not what `available_parallelism` tells of ourselves: a
+/// quota bounds how much is used, not how fast, and members can widen an affinity.
+fn online_cpus() -> u32 {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online");
+    online.ok().and_then(|ranges| count_cpus(ranges.trim_end())).unwrap_or_else(|| {
+        let ours = std::thread::available_parallelism().map_or(1, usize::from);
+        u32::try_from(ours).unwrap_or(1)
+    })
+}
+
+/// Of a list such as `0-3,8`.
+fn count_cpus(ranges: &str) -> Option<u32> {
+    ranges.split(',').try_fold(0_u32, |count, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        count.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
+}
+
 fn us() -> Actor {
     Actor { pid: std::process::id() }
 }
@@ -691,6 +715,20 @@ impl Engine {
             state.thread_wakes = Some(now.after(wait));
             let woken = self.rearmed.wait_timeout(state, wait);
             woken.unwrap_or_else(PoisonError::into_inner).0.thread_wakes = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_counted_in_ranges() {
+        assert_eq!(count_cpus("0"), Some(1));
+        assert_eq!(count_cpus("0-3,8,10-11"), Some(7));
+        for text in ["", "a", "3-1", "0-4294967295", "0,"] {
+            assert_eq!(count_cpus(text), None, "{text:?}");
         }
     }
 }

@@ -43,6 +43,8 @@ use crate::watch::EmptyWatch;
 const POOL: usize = 8;
 /// How many groups may have descriptors open for accounting; the one that opened first gives way.
 const OPEN_GROUPS: usize = 64;
+/// How many descriptors are held back: what it takes to kill, and to list a few levels of jobs.
+const RESERVE: usize = 4;
 /// How many slots the shared table has.
 const SLOTS: u32 = 65_536;
 
@@ -75,6 +77,8 @@ pub struct Platform {
     pool: Mutex<Vec<Arc<Group>>>,
     /// Groups that have descriptors open, the oldest first. May name groups that are gone.
     open: Mutex<VecDeque<GroupKey>>,
+    /// Descriptors held back for kills and lists.
+    reserve: Mutex<Vec<OwnedFd>>,
     /// 0: not tried; 1: it works; 2: it does not.
     fuse: AtomicU8,
 }
@@ -123,6 +127,7 @@ impl Platform {
             groups: RwLock::default(),
             pool: Mutex::default(),
             open: Mutex::default(),
+            reserve: Mutex::default(),
             fuse: AtomicU8::new(0),
         })
     }
@@ -157,7 +162,10 @@ impl Platform {
             Effect::Signal { group, signal, resume } => self.signal(group, signal, resume),
             Effect::Freeze { group, frozen } => self.freeze(group, frozen).map(|()| Outcome::Done),
             Effect::Usage { group, active } => self.usage(group, active),
-            Effect::List { group } => self.group(group)?.list().map(Outcome::Members),
+            Effect::List { group } => {
+                let group = self.group(group)?;
+                self.with_reserve(|| group.list()).map(Outcome::Members)
+            }
             Effect::Fuse { group, processes } => {
                 self.fuse(group, processes).map(|()| Outcome::Done)
             }
@@ -410,7 +418,9 @@ impl Platform {
             return Ok(site);
         }
         let site = Site::open(&self.options)?;
-        Ok(self.site.get_or_init(|| site))
+        let site = self.site.get_or_init(|| site);
+        hold_back(&mut self.reserve(), site);
+        Ok(site)
     }
 
     fn roots(&self) -> std::sync::RwLockReadGuard<'_, Vec<Arc<Root>>> {
@@ -645,11 +655,12 @@ impl Platform {
 
     fn kill(&self, key: GroupKey, count: bool) -> Result<Outcome, Fault> {
         let group = self.group(key)?;
+        self.with_reserve(|| self.kill_group(&group, count))
+    }
+
+    fn kill_group(&self, group: &Group, count: bool) -> Result<Outcome, Fault> {
         let shown = || group.path();
-        let events = match self.with_room(|| match group.open("cgroup.events") {
-            Err(errno @ (Errno::MFILE | Errno::NFILE)) => Err(fault("open", shown(), errno)),
-            other => Ok(other),
-        })? {
+        let events = match group.open("cgroup.events") {
             Ok(events) => events,
             // Somebody has removed the group: nobody is in it.
             Err(errno) if files::vanished(errno) => {
@@ -661,7 +672,7 @@ impl Platform {
             }
             Err(errno) => return Err(group_fault("open", shown(), errno)),
         };
-        let members = if count { Some(self.count(&group)?) } else { None };
+        let members = if count { Some(self.count(group)?) } else { None };
         let found = group::populated_in(&events).or_group_fault("read", shown)?;
         group.mark_killed();
         let written = match self.options.without_group_kill {
@@ -670,7 +681,7 @@ impl Platform {
         };
         match written {
             Ok(()) => {}
-            Err(Errno::NOENT) => kill::kill_each(&group)?,
+            Err(Errno::NOENT) => kill::kill_each(group)?,
             Err(errno) if files::vanished(errno) => {}
             Err(errno) => return Err(group_fault("kill", shown(), errno)),
         }
@@ -684,7 +695,7 @@ impl Platform {
         }
         let group = self.group(key)?;
         let signals: &[i32] = if resume { &[signal, kill::SIGCONT] } else { &[signal] };
-        let members = self.with_room(|| kill::signal_each(&group, signals))?;
+        let members = self.with_reserve(|| kill::signal_each(&group, signals))?;
         Ok(Outcome::Signaled { members })
     }
 
@@ -857,6 +868,38 @@ impl Platform {
             }
             other => other,
         }
+    }
+
+    /// Does what must not fail for want of descriptors: when there are none left, once more with those that
+    /// are held back for it. Whoever has used up all of his still gets rid of his members.
+    fn with_reserve<T>(&self, act: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+        match self.with_room(&act) {
+            Err(fault) if fault::no_descriptors(&fault) => {
+                let mut reserve = self.reserve();
+                reserve.clear();
+                let outcome = act();
+                // What the act has opened to stay open goes first.
+                self.close_all_files();
+                if let Some(site) = self.site.get() {
+                    hold_back(&mut reserve, site);
+                }
+                outcome
+            }
+            other => other,
+        }
+    }
+
+    fn reserve(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Fills the reserve, as far as there are descriptors.
+fn hold_back(reserve: &mut Vec<OwnedFd>, site: &Site) {
+    while reserve.len() < RESERVE
+        && let Ok(copy) = site.mount.dir.try_clone()
+    {
+        reserve.push(copy);
     }
 }
 

@@ -107,6 +107,15 @@ fn a_text_without_an_interpreter_goes_to_the_shell() {
 }
 
 #[test]
+fn without_an_environment_of_its_own_a_command_gets_ours_as_it_is_now() {
+    let ours = |name: &str| std::env::var(name).unwrap_or_default();
+    let mut print = program(&["sh", "-c", "printf '%s' \"$CARGO_MANIFEST_DIR\""]);
+    print.paths = vec![c"/bin/sh".into()];
+    assert_eq!(output(|plan| plan.envp = None, &print), ours("CARGO_MANIFEST_DIR"));
+    assert_eq!(output(|_| {}, &print), "", "and otherwise only its own");
+}
+
+#[test]
 fn descriptors_are_arranged_whatever_lies_in_the_way() {
     let scratch = Scratch::new();
     let open = |name: &str| -> OwnedFd {

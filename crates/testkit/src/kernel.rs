@@ -59,6 +59,21 @@ impl Traps {
         }
     }
 
+    /// Some: what one trap catches another one may hide.
+    #[must_use]
+    pub fn some(chance: &mut Chance) -> Self {
+        Self {
+            poisoned_leaves: chance.one_in(2),
+            poison_faults: chance.one_in(2),
+            slow_death: chance.one_in(2),
+            fork_race: chance.one_in(2),
+            busy_rmdir: chance.one_in(2),
+            slot_reuse: !chance.one_in(4),
+            pid_reuse: chance.one_in(2),
+            pid_zero: chance.one_in(2),
+        }
+    }
+
     /// Those of a kernel that carries everything out at once: a model can be compared with it.
     #[must_use]
     pub fn orderly() -> Self {

@@ -118,14 +118,15 @@ impl World {
     /// The session of every call that does not name another.
     pub const SESSION: SessionId = SessionId(1);
 
-    /// A world in which everything takes its time, fails now and then, and every trap is open.
+    /// A world in which everything takes its time and some or all traps are open.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let delay = Duration::from_micros([20, 200, 3_000, 30_000][chance.below(4) as usize]);
         let pace = Pace { delay, fault_one_in: 0 };
         let config = Config { cpus: 1 + chance.below(3) as u32, ..Config::default() };
-        Self::with(config, pace, Traps::all(), seed)
+        let traps = if chance.one_in(3) { Traps::all() } else { Traps::some(&mut chance) };
+        Self::with(config, pace, traps, seed)
     }
 
     /// A world in which everything is done at once.
@@ -246,6 +247,11 @@ impl World {
     #[must_use]
     pub fn job(&self, handle: Handle) -> Option<JobId> {
         self.manager.job_of(Self::SESSION, handle, Access::empty()).ok()
+    }
+
+    /// Something is told out of turn.
+    pub fn tell(&mut self, input: Input) {
+        self.step(input);
     }
 
     /// A client is gone.

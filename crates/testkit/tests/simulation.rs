@@ -9,9 +9,9 @@ use jobobject_abi::info::CpuTimes;
 use jobobject_abi::{
     Access, Actor, Call, EndReason, Handle, JobTime, Limits, OnLimit, Reply, Ticks,
 };
-use jobobject_core::{JobId, Place, ProcessKey, Serial, SessionId};
+use jobobject_core::{Config, Event, Input, JobId, Place, ProcessKey, Serial, SessionId};
 use jobobject_testkit::kernel::{Death, Killer};
-use jobobject_testkit::{World, for_each_seed};
+use jobobject_testkit::{Traps, World, for_each_seed};
 
 const BY: Actor = Actor { pid: 1 };
 
@@ -583,5 +583,92 @@ fn an_assignment_finds_the_process_where_the_one_before_it_put_it() {
             let inside = world.call_about(process, Call::IsInJob { job: Some(job) });
             assert_eq!(world.answer(inside), Ok(Reply::InJob(true)));
         }
+    });
+}
+
+/// The news that a group is empty, as of now.
+fn emptied(world: &World, job: Handle) -> Input {
+    let job = world.job(job).expect("it is open");
+    let group = world.manager.group_of(job).expect("it has a group");
+    let commits = world.manager.commits(job).expect("nobody is on the way");
+    Input::Event(Event::Emptied { group, commits })
+}
+
+fn spawned_in(world: &mut World, job: Handle) -> ProcessKey {
+    let spawn = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+    world.answer(spawn).expect("it is born");
+    world.record(spawn).born.expect("it was born")
+}
+
+/// A job that is taken for empty is not stopped.
+fn stop_reaches(world: &mut World, job: Handle, member: ProcessKey) {
+    let grace = Duration::ZERO;
+    world.ask(Call::Stop { job, signal: 15, grace, code: 143, by: BY }).expect("it is stopped");
+    assert!(!world.kernel.is_alive(member), "old news was believed");
+}
+
+#[test]
+fn old_news_of_an_empty_job_is_not_believed() {
+    let mut world = World::orderly(Config::default(), Traps::orderly());
+    let job = world.create(Limits::default());
+    let first = spawned_in(&mut world, job);
+    world.act(|kernel| kernel.exit(first, 0));
+    let news = emptied(&world, job);
+    let second = spawned_in(&mut world, job);
+    world.tell(news);
+    stop_reaches(&mut world, job, second);
+}
+
+#[test]
+fn news_of_a_group_that_is_gone_does_not_concern_the_next_one_of_that_name() {
+    let mut world = World::orderly(Config::default(), Traps::orderly());
+    let old = world.create(Limits::default());
+    let first = spawned_in(&mut world, old);
+    let old_group = world.job(old).and_then(|job| world.manager.group_of(job));
+    world.act(|kernel| kernel.exit(first, 0));
+    let news = emptied(&world, old);
+    world.ask(Call::Close { job: old }).expect("it closes");
+    let new = world.create(Limits::default());
+    let second = spawned_in(&mut world, new);
+    assert_eq!(world.job(new).and_then(|job| world.manager.group_of(job)), old_group);
+    world.tell(news);
+    stop_reaches(&mut world, new, second);
+}
+
+#[test]
+fn time_that_the_last_member_used_up_counts_though_it_left() {
+    let mut world = World::orderly(Config::default(), Traps::orderly());
+    let job =
+        world.create(Limits { job_time: JobTime::Limit(Ticks(1_000_000)), ..Limits::default() });
+    let member = spawned_in(&mut world, job);
+    // Between two looks.
+    let used = CpuTimes { user: Ticks(2_000_000), kernel: Ticks(0) };
+    assert!(world.kernel.burn(member, used));
+    world.act(|kernel| kernel.exit(member, 0));
+    let state = world.ask(Call::State { job });
+    assert_eq!(state, Ok(Reply::State { signaled: true, terminating: false }));
+}
+
+#[test]
+fn a_stop_from_above_does_not_hold_up_a_kill_below() {
+    for_each_seed(200, |seed| {
+        let mut world = World::new(seed);
+        let outer = world.create(Limits::default());
+        let inner = world.create(Limits::default());
+        let stubborn = spawned_in(&mut world, outer);
+        world.kernel.ignore_signals(stubborn);
+        let spawn = world.call(Call::Spawn { jobs: vec![outer, inner], breakaway: false });
+        world.answer(spawn).expect("it is born");
+        let first = world.record(spawn).born.expect("it was born");
+        world.kernel.ignore_signals(first);
+        world.start_storm(first, 20);
+        world.advance(Duration::from_micros(500));
+        world.call(Call::Terminate { job: inner, code: 1, by: BY });
+        let grace = Duration::from_secs(60);
+        world.call(Call::Stop { job: outer, signal: 15, grace, code: 143, by: BY });
+        world.advance(Duration::from_secs(2));
+        assert_eq!(world.kernel.living(), [stubborn]);
+        world.advance(grace);
+        assert_eq!(world.kernel.living(), []);
     });
 }

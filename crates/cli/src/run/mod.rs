@@ -34,7 +34,8 @@ use crate::{FAILED, render};
 
 /// The arguments of `job run`, as clap wants to be told.
 pub(crate) fn command() -> clap::Command {
-    Options::augment_args(clap::Command::new("job run").bin_name("job run"))
+    let command = clap::Command::new("job run").bin_name("job run");
+    Options::augment_args(command).override_usage("job run [OPTIONS] [--] COMMAND [ARGUMENTS]...")
 }
 
 /// Runs the command; the status to exit with, unless we die of a signal.

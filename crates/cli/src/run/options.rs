@@ -16,11 +16,11 @@ const GRACE: &str = "2s";
 
 const EXAMPLES: &str = "\
 Examples:
-  job run make -j8                         nothing that make starts outlives it
-  job run -t 10m --report -- ./test.sh     at most ten minutes, and say what it took
-  job run -p 64 --cpu-time 30s ./untrusted at most 64 processes and 30 s of user CPU time
-  job run --on-leftover fail ./test.sh     a process that is left behind is a failure
-  job run -t 1h --report=run.json make     the report in a file, as JSON
+  job run make -j8                          nothing that make starts outlives it
+  job run -t 10m --report -- ./test.sh      at most ten minutes, and say what it took
+  job run -p 64 --cpu-time 30s ./untrusted  at most 64 processes and 30 s of user CPU time
+  job run --on-leftover fail ./test.sh      a process that is left behind is a failure
+  job run -t 1h --report=run.json make      the report in a file, as JSON
 
 Exit status:
   that of COMMAND, or death by the signal that COMMAND died of;
@@ -76,7 +76,7 @@ pub(crate) struct Options {
     #[arg(short = 'C', long, value_name = "DIR")]
     pub(crate) chdir: Option<PathBuf>,
 
-    /// Set an environment variable of the command; may be repeated
+    /// Set an environment variable of the command; what is not mentioned is inherited
     #[arg(short = 'E', long = "env", value_name = "NAME=VALUE", value_parser = variable())]
     pub(crate) env: Vec<Variable>,
 

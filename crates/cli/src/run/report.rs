@@ -21,6 +21,10 @@ const SCHEMA: u32 = 1;
 /// How many leftovers a line names.
 const NAMED: usize = 5;
 
+/// Where values begin, and where lines end.
+const INDENT: usize = 13;
+const WIDTH: usize = 100;
+
 /// The errno in words, as a message has them.
 pub(crate) fn words(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
@@ -283,9 +287,9 @@ impl Report {
 
     /// For people.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("job: {}\n", self.command.join(" "));
+        let mut text = format!("job: {}\n", render::command_line(&self.command));
         let mut line = |name: &str, value: String| {
-            text += &format!("  {name:<10} {value}\n");
+            text += &format!("  {name:<10} {}\n", render::wrapped(&value, INDENT, WIDTH));
         };
         line("ended", self.how());
         let time = |seconds| duration::rounded(Duration::from_secs_f64(seconds));

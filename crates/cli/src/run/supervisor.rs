@@ -155,7 +155,7 @@ impl<'a> Supervisor<'a> {
             _ => None,
         };
         let due = self.engine.next_deadline();
-        let watch = self.ending_since.map(|since| since + self.patience());
+        let watch = self.ending_since.and_then(|since| since.checked_add(self.patience()));
         let due = [due, watch].into_iter().flatten().min();
         let due = due.map(|due| due.saturating_duration_since(Instant::now()));
         let recheck = waiter.and_then(|waiter| waiter.recheck_after());
@@ -211,9 +211,10 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// The command has been stopped: so are we, and whoever waits for us sees it.
+    /// The command has been stopped: so are we, and whoever waits for us sees it. Our clocks stand still
+    /// meanwhile: a time limit that has passed strikes when we are continued.
     fn follow(&mut self, signal: i32) {
-        // Nobody could continue us but a person at a terminal, and a clock that is stopped strikes no hour.
+        // Without a terminal there may be nobody to continue us, and the limit must strike all the same.
         if self.ending_since.is_some() || (self.options.timed() && self.terminal.is_none()) {
             return;
         }
@@ -294,7 +295,8 @@ impl<'a> Supervisor<'a> {
         if self.asked.is_some() || (self.options.limited() && self.job.is_terminating()?) {
             return Ok(self.drain());
         }
-        if self.job.members()?.is_empty() {
+        // Cheaper than the list, and nearly always the end of it.
+        if self.job.accounting()?.active_processes == Some(0) {
             return Ok(over(self));
         }
         self.leftover = self.job.leftover()?;
@@ -355,7 +357,8 @@ impl<'a> Supervisor<'a> {
     /// How long after the beginning of an ending it is time to look what is the matter.
     fn patience(&self) -> Duration {
         let after = if self.obstacles_told { TOO_SLOW } else { SLOW };
-        self.options.grace.saturating_add(after).min(Duration::from_secs(u32::MAX.into()))
+        let at_once = self.asked == Some(Asked::Kill) || !self.leftover.is_empty();
+        if at_once { after } else { self.options.grace.saturating_add(after) }
     }
 
     fn over(mut self, end: Option<JobEnd>) -> Ending {

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jobobject_sys::signal::{self, SignalSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -22,7 +23,20 @@ pub(crate) const JOB: &str = env!("CARGO_BIN_EXE_job");
 pub(crate) fn run(words: &[&str]) -> Command {
     let mut command = Command::new(JOB);
     command.arg("run").args(words);
+    as_usual(&mut command);
     command
+}
+
+/// No signal ignored and none blocked, wherever the tests were started.
+pub(crate) fn as_usual(command: &mut Command) {
+    first(command, || {
+        signal::set_mask(SignalSet::EMPTY);
+        for signal in 1..=31 {
+            // SIGKILL and SIGSTOP are what they are.
+            let _ = signal::set_default(signal);
+        }
+        Ok(())
+    });
 }
 
 /// `job run` with these options, for a script.
@@ -204,6 +218,15 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
 pub(crate) fn state(pid: u32) -> Option<char> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     text.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Waits until a process has become this program: a shell that is about to execute it may treat
+/// signals in its own way until then.
+pub(crate) fn becomes(pid: u32, name: &str) {
+    let file = format!("/proc/{pid}/comm");
+    until(&format!("{pid} is {name}"), || {
+        fs::read_to_string(&file).is_ok_and(|comm| comm.trim() == name)
+    });
 }
 
 /// A line of `/proc/PID/status`.

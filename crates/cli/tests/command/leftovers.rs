@@ -12,10 +12,7 @@ const LEAVE: &str =
 fn leave(options: &[&str], then: &str) -> (Live, u32) {
     let mut live = Live::start(&mut sh(options, &format!("{LEAVE}; read line; {then}")));
     let left = live.number();
-    let name = format!("/proc/{left}/comm");
-    crate::common::until("it is what it shall be", || {
-        std::fs::read_to_string(&name).is_ok_and(|name| name.trim() == "sleep")
-    });
+    crate::common::becomes(left, "sleep");
     (live, left)
 }
 

@@ -7,6 +7,7 @@ use crate::common::{JOB, Live, Scratch, first, open, ran, roots_of, run, sh};
 fn script(text: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", text, JOB]);
+    crate::common::as_usual(&mut command);
     command
 }
 
@@ -58,13 +59,17 @@ fn a_time_limit_inside_is_seen_outside() {
 
 #[test]
 fn under_timeout_it_stops_with_what_timeout_sends() {
-    let script = "trap 'echo asked; exit 0' TERM; while :; do sleep 0.01; done";
+    let script = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.01; done";
     let mut command = Command::new("timeout");
-    command.args(["0.5", JOB, "run", "sh", "-c", script]);
-    let ran = ran(&mut command);
-    // busybox tells the command's status, coreutils its own.
-    assert!(matches!(ran.code(), 124 | 143), "{ran:?}");
-    assert_eq!(ran.out, "asked\n");
+    crate::common::as_usual(&mut command);
+    command.args(["600", JOB, "run", "--grace", "1h", "sh", "-c", script]);
+    let mut live = Live::start(&mut command);
+    assert_eq!(live.line(), "ready");
+    // It passes this on as it would send its own: to us, and once more to the group. Where it is
+    // busybox's, it is us whom it gets to.
+    live.signal(rustix::process::Signal::TERM);
+    assert_eq!(live.line(), "asked");
+    assert!(matches!(live.end().code(), 124 | 143));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What `job run` ends with.
 
+use std::os::unix::process::ExitStatusExt;
+
 use rustix::process::Signal;
 
-use crate::common::{Scratch, finish, ran, run, sh};
+use crate::common::{Live, Scratch, becomes, finish, ran, run, send_signal, sh};
 
 #[test]
 fn the_status_of_the_command_is_ours() {
@@ -19,22 +21,26 @@ fn nothing_is_said_when_nothing_is_out_of_the_ordinary() {
 
 #[test]
 fn a_command_that_dies_of_a_signal_takes_us_with_it_and_leaves_no_core() {
-    for signal in ["SEGV", "TERM", "INT", "QUIT", "KILL", "USR1", "PIPE", "ABRT"] {
-        let ran = ran(&mut sh(&[], &format!("ulimit -c unlimited 2>/dev/null; kill -{signal} $$")));
-        let number: i32 = match signal {
-            "SEGV" => Signal::SEGV,
-            "TERM" => Signal::TERM,
-            "INT" => Signal::INT,
-            "QUIT" => Signal::QUIT,
-            "KILL" => Signal::KILL,
-            "USR1" => Signal::USR1,
-            "PIPE" => Signal::PIPE,
-            _ => Signal::ABORT,
-        }
-        .as_raw();
-        assert_eq!(ran.signal(), number, "{signal}");
-        use std::os::unix::process::ExitStatusExt;
-        assert!(!ran.status.core_dumped(), "{signal}");
+    // The command's own core, where there is one, goes where nobody keeps it.
+    let scratch = Scratch::new("cores");
+    for signal in [
+        Signal::SEGV,
+        Signal::TERM,
+        Signal::INT,
+        Signal::QUIT,
+        Signal::KILL,
+        Signal::USR1,
+        Signal::PIPE,
+        Signal::ABORT,
+    ] {
+        let script = "ulimit -c unlimited 2>/dev/null; echo $$; exec sleep 1000";
+        let mut live = Live::start(sh(&[], script).current_dir(scratch.path("")));
+        let command = live.number();
+        becomes(command, "sleep");
+        send_signal(command, signal);
+        let ran = live.end();
+        assert_eq!(ran.signal(), signal.as_raw());
+        assert!(!ran.status.core_dumped(), "{signal:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
 
-use crate::common::{JOB, PATIENCE, ends, first, has_ended, open, state, until};
+use crate::common::{JOB, PATIENCE, as_usual, ends, first, has_ended, open, state, until};
 
 const CTRL_C: &str = "\x03";
 const CTRL_BACKSLASH: &str = "\x1c";
@@ -46,6 +46,7 @@ impl Session {
         // Shells read no start-up files of this machine, and prompt in a way that can be found.
         command.env("PS1", "ready> ").env_remove("ENV").env("HISTFILE", "/dev/null");
         command.env("JOB", JOB).env("TERM", "dumb");
+        as_usual(&mut command);
         first(&mut command, || {
             rustix::process::setsid()?;
             Ok(rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?)
@@ -157,7 +158,7 @@ fn ctrl_backslash_reaches_the_command_and_we_die_of_it() {
     else {
         return;
     };
-    session.number("pid ");
+    crate::common::becomes(session.number("pid "), "sleep");
     session.types(CTRL_BACKSLASH);
     let status = session.end();
     assert_eq!(status.signal(), Some(Signal::QUIT.as_raw()), "{status:?}");

@@ -20,7 +20,7 @@ use jobobject_testkit::conformance::{
 use crate::actor;
 
 /// How long anything may take before something is wrong.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The process of a case that calls us, or is asked what it sees: the driver must be it.
 pub(crate) fn caller(case: &Case) -> Option<String> {

@@ -43,7 +43,9 @@ fn real_processes_meet_every_case_but_the_known_gaps() {
     std::fs::create_dir_all(&folder).unwrap();
     let mut tally = Tally::default();
     for (number, case) in cases.iter().enumerate() {
+        let start = std::time::Instant::now();
         play_elsewhere(number, case, &folder, &mut tally);
+        println!("{:>6} ms  {case}", start.elapsed().as_millis());
     }
     std::fs::remove_dir_all(&folder).unwrap();
     println!("{tally}");
