@@ -139,7 +139,8 @@ fn a_stop_ends_a_fork_bomb() {
 
 #[test]
 fn a_limit_ends_a_fork_bomb() {
-    let job = Job::builder().time(Duration::from_millis(500)).processes(50).create().unwrap();
+    let time = Duration::from_millis(scaled(500, 4_000) as u64);
+    let job = Job::builder().time(time).processes(20).create().unwrap();
     let group = job_group(&sleeper(&job));
     let _bomb = role_command("bomb", scaled(200, 60)).stdout(Stdio::null()).spawn_in(&job).unwrap();
     let end = end_of(&job);

@@ -40,6 +40,8 @@ struct Script {
     /// Freezes less thaws, as far as no stop has taken them back.
     freezes: HashMap<JobId, i32>,
     stops: bool,
+    /// Jobs of which it is not known whether their last close kills: several sets were under way.
+    unsure: BTreeSet<JobId>,
     counted: BTreeSet<Serial>,
 }
 
@@ -115,7 +117,9 @@ impl Script {
     fn close(&mut self, world: &mut World, index: usize) {
         let open = self.open[index];
         let last = self.open.iter().filter(|other| other.job == open.job).count() == 1;
-        if last && self.limits[&open.job].kill_on_close {
+        if last && self.unsure.contains(&open.job) {
+            self.causes.insert(open.job);
+        } else if last && self.limits[&open.job].kill_on_close {
             self.doom(world, open.job, "closed");
         }
         self.open.remove(index);
@@ -166,9 +170,12 @@ impl Script {
             (21, _) => {
                 let limits = some_limits(world);
                 self.note_limits(open.job, &limits);
-                // Only one set at a time: which of two is the last is not known.
                 let kill_on_close = self.limits[&open.job].kill_on_close;
-                let limits = Limits { kill_on_close, ..limits };
+                let flips = world.chance.one_in(3);
+                if flips {
+                    self.unsure.insert(open.job);
+                }
+                let limits = Limits { kill_on_close: kill_on_close != flips, ..limits };
                 ask(world, Call::SetLimits { job: handle, limits });
             }
             (22, _) => {

@@ -20,7 +20,7 @@ use jobobject_testkit::conformance::{
 use crate::actor;
 
 /// How long anything may take before something is wrong.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The process of a case that calls us, or is asked what it sees: the driver must be it.
 pub(crate) fn caller(case: &Case) -> Option<String> {
@@ -219,6 +219,13 @@ impl RealDriver {
         }
     }
 
+    /// Lets every kill that has done its work be over: on a real system that takes a moment.
+    fn let_kills_end(&self) {
+        for &job in self.handles.values() {
+            let _ = Wait::new(Arc::clone(&self.engine), job).check();
+        }
+    }
+
     fn name_of(&self, pid: u32) -> String {
         let known = self.processes.iter();
         let mut named = known.filter(|(_, p)| p.as_ref().is_some_and(|p| p.pid() == pid));
@@ -251,7 +258,8 @@ impl RealDriver {
         }
     }
 
-    fn end_of_case(&mut self) {
+    /// Leaves nothing of the case behind.
+    pub(crate) fn end(&mut self) {
         for (name, process) in &self.processes {
             if let Some(process) = process
                 && !self.callers.contains(name)
@@ -260,6 +268,12 @@ impl RealDriver {
                 let _ = signal::send(process.pidfd(), 9);
             }
         }
+        let others = self.processes.iter().filter(|(name, _)| !self.callers.contains(*name));
+        for process in others.filter_map(|(_, process)| process.as_ref()) {
+            wait_until(|| process.ended());
+        }
+        self.engine.hang_up();
+        self.engine.shutdown();
         let _ = std::fs::remove_file(&self.socket);
     }
 }
@@ -286,7 +300,7 @@ fn observe_value(result: Result<Observed, Error>) -> Observed {
 
 impl Driver for RealDriver {
     fn begin(&mut self) {
-        self.end_of_case();
+        // A driver plays one case.
     }
 
     fn play(&mut self, step: &Step) -> Result<Observed, Unplayable> {
@@ -366,6 +380,7 @@ impl Driver for RealDriver {
                 self.order(name, &format!("burn {}", time.as_millis()))?;
                 let mut line = String::new();
                 let _ = self.actor(name)?.read_line(&mut line);
+                self.let_kills_end();
                 Observed::Done
             }
             Step::Pass(time) => {
@@ -376,10 +391,11 @@ impl Driver for RealDriver {
             Step::WaitEmpty(name) => {
                 let mut wait = Wait::new(Arc::clone(&self.engine), self.handle(name)?);
                 let empty = wait.block(Some(Instant::now() + PATIENCE));
-                observe_value(empty.map(|empty| match empty {
-                    true => Observed::Done,
-                    false => Observed::Value("never empty".to_owned()),
-                }))
+                match empty {
+                    Ok(true) => self.list(self.handle(name)?),
+                    Ok(false) => Observed::Value("never empty".to_owned()),
+                    Err(error) => observe(Err(error)),
+                }
             }
             Step::IsIn(name, job) => {
                 let job = Some(self.handle(job)?);
@@ -417,7 +433,9 @@ impl Driver for RealDriver {
             Fact::Dead(name) => match self.processes.get(name) {
                 Some(Some(process)) => {
                     let process = Arc::clone(process);
-                    return Ok(wait_until(|| process.ended()));
+                    let dead = wait_until(|| process.ended());
+                    self.let_kills_end();
+                    return Ok(dead);
                 }
                 Some(None) => return Ok(true),
                 None => return Err(Unplayable(format!("nobody was ever called {name}"))),
@@ -451,6 +469,9 @@ fn wait_until(mut is_so: impl FnMut() -> bool) -> bool {
 fn is_frozen(pid: u32) -> Option<bool> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    if own == "/" {
+        return Some(false); // The topmost group has no state to tell.
+    }
     let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
         .into_iter()
         .find(|mount| std::path::Path::new(&format!("{mount}{own}/cgroup.events")).exists())?;

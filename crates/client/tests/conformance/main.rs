@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jobobject_testkit::conformance::{Case, Driver, Tally, play, read};
+use jobobject_testkit::conformance::{Case, Tally, play, read};
 
 use crate::driver::RealDriver;
 
@@ -82,7 +82,7 @@ fn play_one(number: usize) -> ! {
     let mut driver = RealDriver::new(&case);
     let mut tally = Tally::default();
     play(&case, &mut driver, &mut tally);
-    driver.begin(); // Ends what is left of the case.
+    driver.end();
     let said = if let Some(failure) = tally.failures.pop() {
         format!("failed\n{failure}")
     } else if let Some((_, reason)) = tally.skipped.pop() {

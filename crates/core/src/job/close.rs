@@ -181,6 +181,8 @@ impl ObjectManager {
     /// Nobody is left of those whom a stop or a kill of `root` was for.
     fn finish_ending(&mut self, step: &mut Step<'_>, root: JobId) {
         self.disarm(step, root, Timer::Rekill);
+        // That timer may have been for a thaw that failed.
+        self.follow_freeze(step, root);
         let mut subtree = self.subtree(root);
         for &id in &subtree {
             let ended_by = match self.job(id).ending {
@@ -434,9 +436,9 @@ impl ObjectManager {
             }
         };
         // A group in the wrong place is of no use to those who wait for it.
-        let unusable = fault.clone().filter(|_| self.job(id).is_misplaced());
+        let unusable = fault.filter(|_| self.job(id).is_misplaced());
         self.resume_waiting(step, id, unusable);
-        if fault.is_none() && self.jobs.get(&id).is_some_and(|job| job.group == Group::None) {
+        if self.jobs.get(&id).is_some_and(|job| job.group == Group::None) {
             self.settle(step, id);
         }
     }
@@ -472,12 +474,9 @@ impl ObjectManager {
         for timer in [Timer::Rekill, Timer::Grace, Timer::Wall, Timer::JobTime, Timer::Scan] {
             self.disarm(step, id, timer);
         }
-        let mut job = self.jobs.remove(&id);
-        if let Some(job) = &mut job {
-            for turn in job.freezer.served.drain(..).chain(job.freezer.waiting.drain(..)) {
-                step.reply(turn.serial, Ok(Reply::Done));
-            }
-        }
+        let job = self.jobs.remove(&id);
+        // Nothing is on its way to a group that is gone.
+        debug_assert!(job.as_ref().is_none_or(|job| !job.freezer.busy && job.shots == 0));
         self.orphans.retain(|orphan| *orphan != id);
         if let Some(parent) = job.and_then(|job| job.parent) {
             // The dead that can be asked about were in the parent too.

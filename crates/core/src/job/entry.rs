@@ -492,6 +492,8 @@ impl ObjectManager {
                 self.effect(step, None, make, Pending::MakeGroup { job: id });
                 false
             }
+            // `froze` lets the entry go on: the effect on its way must find the group.
+            Group::Ready(_) if job.is_misplaced() && job.freezer.busy => false,
             Group::Ready(group) if job.is_misplaced() => {
                 self.job_mut(id).group = Group::Retiring(group);
                 self.effect(step, None, Effect::Retire { group }, Pending::Retire { job: id });

@@ -280,7 +280,8 @@ impl Job {
 
     /// It can become a child. "Empty" means never used: a job whose processes have ended cannot.
     pub(crate) fn can_nest(&self) -> bool {
-        // A child is what a failed entry left, for as long as its group takes to go.
+        // Somebody's parent is not free either: a job list can name a job twice, and a failed entry
+        // leaves a child for as long as its group takes to go.
         self.never_used() && self.parent.is_none() && self.children.is_empty()
     }
 

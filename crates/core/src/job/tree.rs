@@ -66,8 +66,6 @@ impl ObjectManager {
             None => Some(Join::Fresh),
             Some(current) if current == job => Some(Join::Already),
             Some(current) if self.is_ancestor_or_self(current, job) => Some(Join::Descend),
-            // A job list can name an ancestor that nobody was ever in.
-            Some(current) if self.is_ancestor_or_self(job, current) => None,
             Some(_) if self.job(job).can_nest() => Some(Join::Nest),
             Some(_) => None,
         }
