@@ -220,7 +220,8 @@ pub(crate) enum Pending {
     },
     List {
         job: JobId,
-        serial: Serial,
+        /// `None`: nobody asked, the record is brought up to date.
+        serial: Option<Serial>,
         since: u64,
     },
     Retire {

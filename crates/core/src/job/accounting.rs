@@ -19,6 +19,9 @@ use crate::manager::{ObjectManager, Pending, Serial, SessionId, Step};
 use crate::process::Member;
 use crate::refusal::Refusal;
 
+/// How many members a job may have on record, the dead included, without looking who is alive.
+const REMEMBERED: usize = 1024;
+
 impl ObjectManager {
     pub(crate) fn accounting(
         &mut self,
@@ -108,7 +111,7 @@ impl ObjectManager {
         let Some(group) = self.ready_group(id) else {
             return Ok(Some(Reply::Members(Vec::new())));
         };
-        let pending = Pending::List { job: id, serial, since: self.arrivals };
+        let pending = Pending::List { job: id, serial: Some(serial), since: self.arrivals };
         self.effect(step, Some(serial), Effect::List { group }, pending);
         Ok(None)
     }
@@ -117,32 +120,55 @@ impl ObjectManager {
         &mut self,
         step: &mut Step<'_>,
         id: JobId,
-        serial: Serial,
+        serial: Option<Serial>,
         since: u64,
         outcome: Result<Outcome, Fault>,
     ) {
-        let members = match outcome {
-            Ok(Outcome::Members(members)) => members,
-            Ok(_) => return step.reply(serial, Err(Fault::unexpected("cgroup.procs").into())),
-            Err(fault) => return step.reply(serial, Err(fault.into())),
+        let result = match outcome {
+            Ok(Outcome::Members(members)) => Ok(Reply::Members(self.take_list(id, since, &members))),
+            Ok(_) => Err(Fault::unexpected("cgroup.procs").into()),
+            Err(fault) => Err(fault.into()),
         };
-        if !self.jobs.contains_key(&id) {
-            return step.reply(serial, Ok(Reply::Members(Vec::new())));
+        if let Some(serial) = serial {
+            step.reply(serial, result);
         }
-        for member in &members {
+    }
+
+    /// Brings the record up to date with what the kernel listed; the list, in the order of arrival.
+    fn take_list(&mut self, id: JobId, since: u64, members: &[Member]) -> Vec<u32> {
+        if !self.jobs.contains_key(&id) {
+            return Vec::new();
+        }
+        for member in members {
             self.notice(*member);
         }
         // Whoever is gone is forgotten, but not while another list is on its way that may still show
         // it, or a birth is that a list has shown already: it would be counted twice.
-        let lists = |pending: &Pending| matches!(pending, Pending::List { .. });
-        let is_quiet = self.job(id).entering == 0 && !self.effects.values().any(lists);
-        let seen = &mut self.job_mut(id).history.seen;
+        let is_quiet = self.job(id).entering == 0 && !self.is_listing();
+        let history = &mut self.job_mut(id).history;
         let listed: HashSet<u32> = members.iter().map(|member| member.pid).collect();
-        seen.retain(|pid, arrival| !is_quiet || *arrival > since || listed.contains(pid));
+        history.seen.retain(|pid, arrival| !is_quiet || *arrival > since || listed.contains(pid));
+        history.forget_at = history.seen.len() * 2;
         let mut pids: Vec<u32> = members.iter().map(|member| member.pid).collect();
-        pids.sort_by_key(|pid| seen.get(pid).copied().unwrap_or(u64::MAX));
+        pids.sort_by_key(|pid| history.seen.get(pid).copied().unwrap_or(u64::MAX));
         pids.dedup();
-        step.reply(serial, Ok(Reply::Members(pids)));
+        pids
+    }
+
+    fn is_listing(&self) -> bool {
+        self.effects.values().any(|pending| matches!(pending, Pending::List { .. }))
+    }
+
+    /// Forgets the dead of a job that nobody lists, before there are too many of them.
+    pub(crate) fn forget_the_dead(&mut self, step: &mut Step<'_>, id: JobId) {
+        let history = &self.job(id).history;
+        if history.seen.len() < history.forget_at.max(REMEMBERED) || self.is_listing() {
+            return;
+        }
+        if let Some(group) = self.ready_group(id) {
+            let pending = Pending::List { job: id, serial: None, since: self.arrivals };
+            self.effect(step, None, Effect::List { group }, pending);
+        }
     }
 
     /// Puts a member on record that nobody told us of: it was forked by another.

@@ -737,6 +737,7 @@ impl ObjectManager {
     fn after(&mut self, step: &mut Step<'_>, entry: &Entry) {
         for &level in &entry.chain {
             if self.jobs.contains_key(&level) {
+                self.forget_the_dead(step, level);
                 self.follow_freeze(step, level);
                 self.resume_waiting(step, level, None);
                 self.settle(step, level);

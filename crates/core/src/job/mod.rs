@@ -77,6 +77,8 @@ pub(crate) struct History {
     pub(crate) period_start: CpuTimes,
     /// Members seen, by pid, with the number of their arrival.
     pub(crate) seen: HashMap<u32, u64>,
+    /// How many may be on record before it is looked who of them is alive.
+    pub(crate) forget_at: usize,
     /// Refused candidates that are not dead, or to which somebody holds a handle.
     pub(crate) refused: Vec<ProcessKey>,
 }
