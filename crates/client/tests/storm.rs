@@ -1,5 +1,8 @@
 //! Many at once: fork bombs, thousands of members, spawns in flight, engines beside and inside each other.
 
+// What a run has seen, and why something was skipped, is for whoever reads its output.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod common;
 
 use std::fs;
@@ -11,7 +14,17 @@ use std::time::{Duration, Instant};
 use common::*;
 use jobobject::{Child, Command, EndReason, ErrorKind, Job, Stdio};
 
-roles!(bomb, herd, drops_a_bomb, some_cycles, engine_inside, owns_engines, spawns_in_flight);
+roles!(
+    bomb,
+    herd,
+    ends_thousands,
+    signals_thousands,
+    drops_a_bomb,
+    some_cycles,
+    engine_inside,
+    owns_engines,
+    spawns_in_flight
+);
 
 const KILL: i32 = 9;
 
@@ -211,9 +224,28 @@ fn drops_a_bomb() {
     }
 }
 
+/// Inherits the orphans of its jobs, so that they are not left to init by the thousand: to be reaped is
+/// slower than to die, and until then they fill the machine's pid table.
+fn inherit_orphans() {
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).unwrap();
+}
+
+/// Reaps them; the guardian, which lives, is not waited for.
+fn bury_orphans() {
+    // SAFETY: no status is asked for.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+}
+
 #[test]
 fn thousands_of_members_end_by_one_call() {
-    let size = scaled(5_000, 1_000);
+    let base = Base::new();
+    Actor::inside(&base.0, "ends_thousands", scaled(5_000, 1_000)).finish();
+    base.expect_nothing_left("after thousands");
+}
+
+fn ends_thousands() {
+    let size: usize = arg().parse().unwrap();
+    inherit_orphans();
     let job = Job::new().unwrap();
     let mut herd = member(&job, "herd", size);
     let group = job_group(&herd);
@@ -226,16 +258,25 @@ fn thousands_of_members_end_by_one_call() {
     assert!(kernel_says_empty(&group));
     assert_eq!(signal_of(&mut herd), Some(KILL));
     assert_eq!(end.accounting.total_processes.count(), size as u64 + 1);
+    bury_orphans();
 }
 
 #[test]
 fn thousands_of_members_are_signaled_each() {
-    let size = scaled(2_000, 300);
+    let base = Base::new();
+    Actor::inside(&base.0, "signals_thousands", scaled(2_000, 300)).finish();
+    base.expect_nothing_left("after thousands");
+}
+
+fn signals_thousands() {
+    let size: usize = arg().parse().unwrap();
+    inherit_orphans();
     let job = Job::new().unwrap();
     let mut herd = member(&job, "herd", size);
     assert_eq!(job.signal(15).unwrap(), size as u32 + 1);
     assert_eq!(end_of(&job).reason, EndReason::Exited);
     assert_eq!(signal_of(&mut herd), Some(15));
+    bury_orphans();
 }
 
 /// Starts `sleep 1000` again and again, from four threads, until told to stop or refused for good. Who was

@@ -71,6 +71,7 @@ pub(crate) fn burn(time: Duration) {
 }
 
 /// Starts another actor without asking anybody; its id.
+#[allow(clippy::zombie_processes, reason = "it ends with the case, as its parent does")]
 pub(crate) fn fork(name: &str) -> u32 {
     let mut command = Command::new(std::env::current_exe().expect("our program"));
     let child = command.args(ARGUMENTS).env(NAME, name).spawn().expect("another actor");

@@ -125,7 +125,9 @@ impl ObjectManager {
         outcome: Result<Outcome, Fault>,
     ) {
         let result = match outcome {
-            Ok(Outcome::Members(members)) => Ok(Reply::Members(self.take_list(id, since, &members))),
+            Ok(Outcome::Members(members)) => {
+                Ok(Reply::Members(self.take_list(id, since, &members)))
+            }
             Ok(_) => Err(Fault::unexpected("cgroup.procs").into()),
             Err(fault) => Err(fault.into()),
         };
