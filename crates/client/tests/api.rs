@@ -546,6 +546,18 @@ fn a_stop_asks_first_and_counts_who_needed_what() {
 }
 
 #[test]
+fn a_member_that_leaves_at_once_is_counted_though_somebody_reaps_it_at_once() {
+    for _ in 0..scaled(100, 10) {
+        let job = Job::new().unwrap();
+        let mut member = sleeper(&job);
+        let reaper = std::thread::spawn(move || signal_of(&mut member));
+        let end = job.stop(TERM, PATIENCE).unwrap();
+        assert_eq!((end.stop.signaled, end.stop.left, end.stop.killed), (1, 1, 0), "{end:?}");
+        assert_eq!(reaper.join().unwrap(), Some(TERM));
+    }
+}
+
+#[test]
 fn a_stop_thaws_who_is_frozen() {
     let job = Job::new().unwrap();
     let mut member = sleeper(&job);

@@ -628,8 +628,11 @@ fn a_slippery_member_is_found_and_ended() {
     let mut leader = role_command("slippery", "").stdout(Stdio::piped()).spawn_in(&job).unwrap();
     hear(leader.stdout.as_mut().unwrap());
     assert!(status_of(&mut leader).success());
-    let slippery = || job.members().unwrap().into_iter().find(|pid| state(*pid) == Some(b'T'));
-    until("it has stopped", || slippery().is_some());
+    // The ones between have ended, and the last has stopped.
+    until(
+        "it is alone and has stopped",
+        || matches!(job.members().unwrap()[..], [pid] if state(pid) == Some(b'T')),
+    );
     let left = job.leftover().unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].command.starts_with("kworker"), "{left:?}");

@@ -134,17 +134,18 @@ pub(crate) fn send(group: &Group, pids: &[u32], signals: &[i32]) -> Result<u32, 
         rest = &rest[looked..];
         for pid in group.pids()? {
             let Some(pidfd) = open.remove(&pid) else { continue };
-            let mut alive = true;
+            // It may end, and be reaped, of the first of them: then it was reached.
+            let mut was_reached = false;
             for signal in signals {
                 match send_to(pidfd.as_fd(), *signal) {
-                    Ok(()) => {}
-                    Err(Errno::SRCH) => alive = false,
+                    Ok(()) => was_reached = true,
+                    Err(Errno::SRCH) => {}
                     Err(errno) => {
                         return Err(fault("pidfd_send_signal", format!("process {pid}"), errno));
                     }
                 }
             }
-            reached += u32::from(alive);
+            reached += u32::from(was_reached);
         }
     }
     Ok(reached)

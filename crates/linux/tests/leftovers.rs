@@ -201,7 +201,7 @@ fn without_room_for_groups_there_is_an_error_with_a_hint_and_no_directory() {
 fn without_a_hierarchy_there_is_an_error_with_a_hint() {
     let file = std::env::temp_dir().join(format!("mountinfo-{}", std::process::id()));
     for (mounts, errno_, words) in [
-        ("23 1 0:1 / / rw - ext4 /dev/sda rw\n", Errno::NOENT, "mount -t cgroup2"),
+        ("23 1 0:1 / / rw - ext4 /dev/sda rw\n", Errno::OPNOTSUPP, "mount -t cgroup2"),
         ("41 31 0:38 / /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n", Errno::ROFS, "read-only"),
         ("41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 ro\n", Errno::ROFS, "read-only"),
     ] {

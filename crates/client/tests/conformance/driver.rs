@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jobobject_abi::{Handle, Ticks};
+use jobobject_abi::{Handle, JobTime, Limits, OnLimit, Ticks};
 use jobobject_engine::linux::{Command, Environment, Options, Process};
 use jobobject_engine::{Drive, Engine, Error, Nesting, Wait};
 use jobobject_sys::signal;
@@ -21,6 +21,37 @@ use crate::actor;
 
 /// How long anything may take before something is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much longer everything takes than the cases say: the processors of a virtual machine are slow, and
+/// starting an actor must not use up its job's time.
+fn slowness() -> u32 {
+    if std::env::var_os("JOB_VM").is_some() { 8 } else { 2 }
+}
+
+/// Limits as a case gives them, for this machine.
+fn slowed(limits: &Limits) -> Limits {
+    let mut limits = limits.clone();
+    if let JobTime::Limit(time) = limits.job_time {
+        limits.job_time = JobTime::Limit(Ticks(time.0 * u64::from(slowness())));
+    }
+    limits.wall_time = limits.wall_time.map(|time| time * slowness());
+    if let OnLimit::Stop { grace, .. } = &mut limits.on_limit {
+        *grace *= slowness();
+    }
+    limits
+}
+
+/// Limits of this machine, as a case gives them.
+fn as_given(mut limits: Limits) -> Observed {
+    if let JobTime::Limit(time) = limits.job_time {
+        limits.job_time = JobTime::Limit(Ticks(time.0 / u64::from(slowness())));
+    }
+    limits.wall_time = limits.wall_time.map(|time| time / slowness());
+    if let OnLimit::Stop { grace, .. } = &mut limits.on_limit {
+        *grace /= slowness();
+    }
+    Observed::Value(limits_in_words(&limits))
+}
 
 /// The process of a case that calls us, or is asked what it sees: the driver must be it.
 pub(crate) fn caller(case: &Case) -> Option<String> {
@@ -55,7 +86,9 @@ pub(crate) struct RealDriver {
 
 impl RealDriver {
     pub(crate) fn new(case: &Case) -> Self {
-        let socket = std::env::temp_dir().join(format!("job-actors-{}", std::process::id()));
+        let mut socket = std::env::var_os(crate::RESULT).expect("a place of our own");
+        socket.push(".actors");
+        let socket = PathBuf::from(socket);
         let listener = UnixListener::bind(&socket).unwrap();
         listener.set_nonblocking(true).unwrap();
         // Those who are forked without us find it there.
@@ -222,8 +255,19 @@ impl RealDriver {
     /// Lets every kill that has done its work be over: on a real system that takes a moment.
     fn let_kills_end(&self) {
         for &job in self.handles.values() {
-            let _ = Wait::new(Arc::clone(&self.engine), job).check();
+            let is_over = || {
+                let _ = Wait::new(Arc::clone(&self.engine), job).check();
+                let terminating =
+                    self.engine.job_state(job).is_ok_and(|(_, terminating)| terminating);
+                // A stop is not over while somebody has not left.
+                !terminating || self.processes.values().flatten().any(|p| self.is_member(p, job))
+            };
+            wait_until(is_over);
         }
+    }
+
+    fn is_member(&self, process: &Process, job: Handle) -> bool {
+        !process.ended() && self.engine.is_in_job(process, Some(job)).unwrap_or(false)
     }
 
     fn name_of(&self, pid: u32) -> String {
@@ -283,7 +327,7 @@ fn engine(nesting: Nesting) -> Arc<Engine> {
 }
 
 fn micros(ticks: Ticks) -> u64 {
-    ticks.to_duration().as_micros() as u64
+    ticks.to_duration().as_micros() as u64 / u64::from(slowness())
 }
 
 fn observe(result: Result<(), Error>) -> Observed {
@@ -310,7 +354,7 @@ impl Driver for RealDriver {
                 self.engine = engine(Nesting::Single);
                 Observed::Done
             }
-            Step::Create(name, limits) => observe(self.engine.create(limits.clone()).map(|job| {
+            Step::Create(name, limits) => observe(self.engine.create(slowed(limits)).map(|job| {
                 self.handles.insert(name.clone(), job);
             })),
             Step::Duplicate(from, to, access) => {
@@ -325,7 +369,7 @@ impl Driver for RealDriver {
                 Observed::Done
             }
             Step::Set(name, limits) => {
-                observe(self.engine.set_limits(self.handle(name)?, limits.clone()))
+                observe(self.engine.set_limits(self.handle(name)?, slowed(limits)))
             }
             Step::Spawn { process, jobs, breakaway, .. } => {
                 self.spawn(process, jobs, *breakaway)?
@@ -363,7 +407,7 @@ impl Driver for RealDriver {
                 observe(self.engine.terminate(self.handle(name)?, *code))
             }
             Step::Stop(name, grace) => {
-                observe(self.engine.stop(self.handle(name)?, 15, *grace, 143))
+                observe(self.engine.stop(self.handle(name)?, 15, *grace * slowness(), 143))
             }
             Step::Signal(name, number) => {
                 let sent = self.engine.signal(self.handle(name)?, *number);
@@ -372,20 +416,23 @@ impl Driver for RealDriver {
             Step::Freeze(name) => observe(self.engine.freeze(self.handle(name)?)),
             Step::Thaw(name) => observe(self.engine.thaw(self.handle(name)?)),
             Step::Burn(name, time) if self.is_us(name) => {
-                actor::burn(*time);
+                actor::burn(*time * slowness());
                 Observed::Done
             }
             Step::Burn(name, time) => {
                 // It may be ended while it burns; that is for the facts to say.
-                self.order(name, &format!("burn {}", time.as_millis()))?;
+                self.order(name, &format!("burn {}", (*time * slowness()).as_millis()))?;
                 let mut line = String::new();
-                let _ = self.actor(name)?.read_line(&mut line);
+                if !matches!(self.actor(name)?.read_line(&mut line), Ok(length) if length > 0) {
+                    let process = self.process(name)?;
+                    wait_until(|| process.ended());
+                }
                 self.let_kills_end();
                 Observed::Done
             }
             Step::Pass(time) => {
                 // Real time is late rather than early.
-                std::thread::sleep(*time + Duration::from_millis(50));
+                std::thread::sleep(*time * slowness() + Duration::from_millis(50));
                 Observed::Done
             }
             Step::WaitEmpty(name) => {
@@ -404,14 +451,10 @@ impl Driver for RealDriver {
             Step::IsInAny(name) => yes_or_no(self.engine.is_in_job(&*self.process(name)?, None)),
             Step::List(name) => self.list(self.handle(name)?),
             Step::Account(name) => self.account(self.handle(name)?),
-            Step::Limits(name) => observe_value(
-                self.engine
-                    .limits(self.handle(name)?)
-                    .map(|limits| Observed::Value(limits_in_words(&limits))),
-            ),
-            Step::OwnLimits(_) => observe_value(
-                self.engine.own_limits().map(|limits| Observed::Value(limits_in_words(&limits))),
-            ),
+            Step::Limits(name) => {
+                observe_value(self.engine.limits(self.handle(name)?).map(as_given))
+            }
+            Step::OwnLimits(_) => observe_value(self.engine.own_limits().map(as_given)),
             Step::State(name) => {
                 let state = self.engine.job_state(self.handle(name)?);
                 observe_value(state.map(|(signaled, terminating)| {
