@@ -27,14 +27,14 @@ use crate::trouble::Trouble;
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 const HELP: &str = "\
-Boots Debian kernels in an emulator, one after the other, and runs the tests in them as root.
+Boots Debian kernels in an emulator, all at once, and runs the tests in them as root.
 
 Usage: cargo xtask vm [OPTIONS] [-- PROGRAM [ARGS...]]
 
   --kernel SERIES    a kernel series, such as 6.12; again for more (default: 6.1 and 6.12)
   --package NAME     only this package's tests, with only its executables; again for more
   --filter NAME      only the tests whose name contains this; again for more
-  --timeout SECONDS  for one kernel, from power-on to power-off (default: 900)
+  --timeout SECONDS  for one kernel, from power-on to power-off (default: 1500)
   --memory SIZE      of the machine, as the emulator takes it (default: 2G)
   --append WORDS     more words for the kernel's command line
   -- PROGRAM ARGS    run this instead: a static executable, or a command that busybox has
@@ -65,7 +65,7 @@ impl Default for Options {
             kernels: Vec::new(),
             packages: Vec::new(),
             filters: Vec::new(),
-            limit: Duration::from_secs(900),
+            limit: Duration::from_secs(1500),
             memory: "2G".to_owned(),
             append: String::new(),
             program: Vec::new(),
@@ -130,11 +130,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<Outcomes, 
 
     let (memory, append, limit) = (options.memory.clone(), options.append.clone(), options.limit);
     let machine = Machine { emulator, initramfs, logs: folder, memory, append, limit };
-    let outcomes = kernels.into_iter().map(|series| {
+    let kernels = kernels.into_iter().map(|series| {
         let kernel = parts::kernel(&series, &cache);
-        (series, kernel.and_then(|kernel| on_kernel(&machine, &kernel, &contents.runs)))
+        (series, kernel)
     });
-    let outcomes = outcomes.collect();
+    let outcomes = on_kernels(&machine, kernels.collect(), &contents.runs);
     fs::remove_file(&machine.initramfs).map_err(Trouble::io(machine.initramfs.display()))?;
     Ok(outcomes)
 }
@@ -157,6 +157,27 @@ fn own_file(folder: &Path) -> PathBuf {
     // Another run may have been faster.
     dead.for_each(|file| drop(fs::remove_file(file)));
     folder.join(format!("initramfs-{}", std::process::id()))
+}
+
+/// All at once: a machine keeps one processor of ours busy, whatever it has itself.
+fn on_kernels(
+    machine: &Machine,
+    kernels: Vec<(Series, Result<Kernel, Trouble>)>,
+    runs: &[Run],
+) -> Outcomes {
+    std::thread::scope(|scope| {
+        let started = kernels.into_iter().map(|(series, kernel)| {
+            let booted =
+                scope.spawn(|| kernel.and_then(|kernel| on_kernel(machine, &kernel, runs)));
+            (series, booted)
+        });
+        let started: Vec<_> = started.collect();
+        let ended = started.into_iter().map(|(series, booted)| {
+            let outcome = booted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (series, outcome)
+        });
+        ended.collect()
+    })
 }
 
 fn on_kernel(machine: &Machine, kernel: &Kernel, runs: &[Run]) -> Result<Outcome, Trouble> {

@@ -404,6 +404,13 @@ impl Engine {
         }
     }
 
+    /// The same for a process that ends now: see [`Platform::leave`].
+    pub fn leave(&self) {
+        if self.is_original() {
+            self.platform.leave();
+        }
+    }
+
     /// What keeps members alive that have been killed.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use jobobject_core::{
 use jobobject_sys::clock;
 use jobobject_sys::clone::join_before_exec;
 use jobobject_sys::fork::ForkWatch;
+use jobobject_sys::guardian::Guardian;
 use jobobject_sys::table::{Parent, Table};
 use rustix::io::Errno;
 
@@ -60,6 +61,9 @@ pub struct Options {
     /// Behave as where `clone3` into a group is refused.
     pub without_into_cgroup: bool,
 }
+
+/// How long a guardian that was sent away may take to go.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// The mechanism: carries out what the object manager decided, and says what the kernel says.
 ///
@@ -393,22 +397,35 @@ impl Platform {
     /// Leaves nothing behind: pooled groups, roots and guardian go. With members left in some group all is left
     /// to the guardian, which acts when this process ends. Final: no group is made afterwards.
     pub fn shutdown(&self) {
-        if !self.is_owner() {
-            return;
+        if let Some(guardian) = self.clean_up() {
+            let _ = guardian.wait_gone(Some(LEAVING));
         }
-        let Some(site) = self.site.get() else { return };
+    }
+
+    /// [`shutdown`](Self::shutdown) for a process that ends now. The guardian has been sent away, and is waited
+    /// for only where somebody would see it: inside a job of another, where it is a member, and where it is our
+    /// child.
+    pub fn leave(&self) {
+        let seen = self.roots().iter().any(|root| root.base.group != root.base.outside)
+            || self.guard.facts().is_some_and(|facts| facts.child);
+        match self.clean_up() {
+            Some(guardian) if seen => drop(guardian.wait_gone(Some(LEAVING))),
+            _ => {}
+        }
+    }
+
+    /// Removes what can be removed, and if that is all of it sends the guardian away.
+    fn clean_up(&self) -> Option<Guardian> {
+        if !self.is_owner() {
+            return None;
+        }
+        let site = self.site.get()?;
         self.drain_pool(site);
         let mut gone = true;
         for root in self.roots().iter() {
             gone &= root.retire(&site.mount);
         }
-        if !gone {
-            return;
-        }
-        if let Some(guardian) = self.guard.dismiss() {
-            // Inside a job of somebody else it counts as a member until it is gone.
-            let _ = guardian.wait_gone(Some(Duration::from_secs(1)));
-        }
+        if gone { self.guard.dismiss() } else { None }
     }
 }
 

@@ -679,3 +679,35 @@ fn a_stop_from_above_does_not_hold_up_a_kill_below() {
         assert_eq!(world.kernel.living(), []);
     });
 }
+
+#[test]
+fn every_call_is_answered_though_its_job_is_gone_meanwhile() {
+    for_each_seed(200, |seed| {
+        let mut world = World::new(seed);
+        let job = world.create(Limits::default());
+        let member = spawned_in(&mut world, job);
+        world.act(|kernel| kernel.exit(member, 0));
+        world.run_until_quiet();
+        let time = JobTime::Limit(Ticks(1_000_000));
+        let calls = [
+            Call::SetLimits { job, limits: Limits { kill_on_close: true, ..Limits::default() } },
+            Call::SetLimits { job, limits: Limits { job_time: time, ..Limits::default() } },
+            Call::Accounting { job, active: true },
+            Call::End { job },
+            Call::Members { job },
+            Call::Signal { job, signal: 15 },
+            Call::Freeze { job },
+            Call::Terminate { job, code: 1, by: BY },
+        ];
+        let first = world.chance.below(calls.len() as u64) as usize;
+        for call in &calls[first..] {
+            world.call(call.clone());
+        }
+        world.call(Call::Close { job });
+        world.run_until_quiet();
+        world.look_everywhere();
+        world.run_until_quiet();
+        assert_eq!(world.unanswered(), []);
+        assert_eq!(world.manager.job_count(), 0);
+    });
+}

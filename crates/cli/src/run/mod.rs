@@ -80,7 +80,7 @@ fn run(options: &Options) -> Result<Exit, u8> {
     drop(job);
     drop(ending);
     // Nothing of ours may be seen in the job around us after our end.
-    engine.platform().shutdown();
+    engine.leave();
     Ok(exit)
 }
 
