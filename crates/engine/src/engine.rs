@@ -183,8 +183,7 @@ impl Engine {
     /// It is in none of this engine's.
     pub fn own_limits(&self) -> Result<Limits, Error> {
         self.check_origin()?;
-        let facts = Facts { caller: self.platform.own_place()?, process: None };
-        match self.carry(Call::QueryLimits { job: None }, facts, None)? {
+        match self.carry(Call::QueryLimits { job: None }, of_caller, None)? {
             (Reply::Limits(limits), _) => Ok(limits),
             (reply, _) => Err(unexpected(&reply)),
         }
@@ -246,9 +245,8 @@ impl Engine {
         birth: Token<'_>,
     ) -> Result<Spawned, Error> {
         self.check_origin()?;
-        let facts = Facts { caller: self.platform.own_place()?, process: None };
         let call = Call::Spawn { jobs: jobs.to_vec(), breakaway };
-        match self.carry(call, facts, Some(birth))? {
+        match self.carry(call, of_caller, Some(birth))? {
             (_, Some(process)) => Ok(Spawned { process }),
             (reply, None) => Err(unexpected(&reply)),
         }
@@ -260,9 +258,8 @@ impl Engine {
     /// Every refusal of an assignment. A candidate that breaks a limit is ended.
     pub fn assign(&self, job: Handle, process: &Process, from_foreign: bool) -> Result<(), Error> {
         self.check_origin()?;
-        let facts = Facts {
-            caller: self.platform.own_place()?,
-            process: Some(self.platform.facts(process)?),
+        let facts = |platform: &Platform| {
+            Ok(Facts { caller: platform.own_place()?, process: Some(platform.facts(process)?) })
         };
         self.carry(Call::Assign { job, from_foreign }, facts, None).map(drop)
     }
@@ -273,9 +270,9 @@ impl Engine {
     /// A bad handle or a missing right.
     pub fn is_in_job(&self, process: &Process, job: Option<Handle>) -> Result<bool, Error> {
         self.check_origin()?;
-        let facts = Facts {
-            caller: jobobject_core::Place::Outside,
-            process: Some(self.platform.facts(process)?),
+        let facts = |platform: &Platform| {
+            let process = Some(platform.facts(process)?);
+            Ok(Facts { caller: jobobject_core::Place::Outside, process })
         };
         match self.carry(Call::IsInJob { job }, facts, None)?.0 {
             Reply::InJob(inside) => Ok(inside),
@@ -451,7 +448,7 @@ impl Engine {
     /// Any call that needs no facts.
     fn call(&self, call: Call) -> Result<Reply, Error> {
         self.check_origin()?;
-        self.carry(call, Facts::NONE, None).map(|(reply, _)| reply)
+        self.carry(call, |_| Ok(Facts::NONE), None).map(|(reply, _)| reply)
     }
 
     fn check_origin(&self) -> Result<(), Error> {
@@ -461,10 +458,12 @@ impl Engine {
     fn carry(
         &self,
         call: Call,
-        facts: Facts,
+        facts: impl FnOnce(&Platform) -> Result<Facts, Fault>,
         token: Option<Token<'_>>,
     ) -> Result<(Reply, Option<Arc<Process>>), Error> {
         let mut state = self.lock();
+        // Under the lock, so that no other call changes what they say before this one is decided.
+        let facts = facts(&self.platform)?;
         let serial = Serial(state.next_serial);
         state.next_serial += 1;
         let input = Input::Call { session: SESSION, serial, call, facts };
@@ -496,7 +495,9 @@ impl Engine {
         self.look_after_timers(state);
     }
 
-    /// One step and all that follows from it. The lock is given up while the kernel is at work.
+    /// One step and all that follows from it. The lock is given up for births and moves, which wait for
+    /// other processes; all other effects are short, and are carried out in the order in which they were
+    /// asked for.
     fn step<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -522,10 +523,19 @@ impl Engine {
                     state.handed_over.insert(serial, (id, effect));
                     self.delivered.notify_all();
                 }
+                // What others wait for comes before what may take its time.
+                slow if is_slow(&slow) && !queue.iter().all(is_slow) => {
+                    queue.push_back(slow);
+                }
                 Output::Effect { id, effect, .. } => {
-                    drop(state);
-                    let outcome = self.execute(&effect, caller);
-                    state = self.lock();
+                    let outcome = if effect_needs_caller(&effect) {
+                        drop(state);
+                        let outcome = self.execute(&effect, caller);
+                        state = self.lock();
+                        outcome
+                    } else {
+                        self.execute(&effect, caller)
+                    };
                     self.advance(&mut state, Input::Done { effect: id, outcome }, &mut queue);
                 }
             }
@@ -656,6 +666,15 @@ fn count_cpus(ranges: &str) -> Option<u32> {
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
         count.checked_add(last.checked_sub(first)?.checked_add(1)?)
     })
+}
+
+/// The facts of a call that depends on where this process is itself.
+fn of_caller(platform: &Platform) -> Result<Facts, Fault> {
+    Ok(Facts { caller: platform.own_place()?, process: None })
+}
+
+fn is_slow(output: &Output) -> bool {
+    matches!(output, Output::Effect { effect, .. } if effect_needs_caller(effect))
 }
 
 fn us() -> Actor {

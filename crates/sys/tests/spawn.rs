@@ -88,7 +88,7 @@ fn what_is_not_there_is_reported_and_leaves_no_child() {
 fn a_denied_candidate_is_passed_over_but_remembered() {
     let scratch = Scratch::new();
     let denied = scratch.file("denied", "", 0o644);
-    let mut candidates = program(&["/nowhere", "one"]);
+    let mut candidates = program(&["true", "one"]);
     candidates.paths = vec![denied.clone(), c"/nowhere".into()];
     let result = spawn(&plan(&candidates), Into::Inherit, Mode::Vfork);
     assert_eq!(result.unwrap_err(), BirthError::Exec(Errno::ACCESS));

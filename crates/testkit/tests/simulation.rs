@@ -711,3 +711,47 @@ fn every_call_is_answered_though_its_job_is_gone_meanwhile() {
         assert_eq!(world.manager.job_count(), 0);
     });
 }
+
+#[test]
+fn a_kill_that_meets_a_leaf_in_the_making_spoils_no_later_birth() {
+    for_each_seed(300, |seed| {
+        let mut world = World::new(seed);
+        let job = world.create(Limits::default());
+        for _ in 0..3 {
+            let spawn = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+            if world.chance.one_in(2) {
+                let _ = world.answer(spawn);
+            }
+            for _ in 0..world.chance.below(4) {
+                world.pass(world.now().after(Duration::from_millis(40)));
+            }
+            world.call(Call::Terminate { job, code: 1, by: BY });
+            if world.chance.one_in(2) {
+                world.run_until_quiet();
+            }
+        }
+        world.run_until_quiet();
+        let last = spawned_in(&mut world, job);
+        world.run_until_quiet();
+        assert!(world.kernel.is_alive(last), "{:?}", world.kernel.death(last));
+    });
+}
+
+#[test]
+fn members_are_guarded_though_the_flag_came_while_the_group_was_made() {
+    for_each_seed(100, |seed| {
+        let mut world = World::new(seed);
+        let kill_on_close = world.chance.one_in(2);
+        let limits = |kill_on_close| Limits { kill_on_close, ..Limits::default() };
+        let job = world.create(limits(!kill_on_close));
+        let spawn = world.call(Call::Spawn { jobs: vec![job], breakaway: false });
+        for _ in 0..world.chance.below(3) {
+            world.pass(world.now().after(Duration::from_millis(40)));
+        }
+        let set = world.call(Call::SetLimits { job, limits: limits(kill_on_close) });
+        world.answer(set).expect("it is set");
+        world.answer(spawn).expect("it is born");
+        let group = world.job(job).and_then(|job| world.manager.group_of(job)).expect("a group");
+        assert_eq!(world.kernel.is_guarded(group), kill_on_close);
+    });
+}
