@@ -767,7 +767,9 @@ impl Platform {
         let enable = |dir: BorrowedFd<'_>, name: &str| {
             let _ = files::put(dir, format!("{name}/cgroup.subtree_control"), "+pids");
         };
-        if let Some(base) = site.mount.relative(&group.root.base.group) {
+        if let Some(base) = site.mount.relative(&group.root.base.group)
+            && can_hand_on(site.mount.dir.as_fd(), base)
+        {
             enable(site.mount.dir.as_fd(), base);
         }
         enable(group.dir.as_fd(), ".");
@@ -992,6 +994,16 @@ fn chain(site: &Site, group: &str) -> Vec<Link> {
         at = mount::parent(group);
     }
     links
+}
+
+/// Whether a group can hand a controller on and stay what it is. The topmost can; any other with members would
+/// silently become the root of threaded groups, and no process could enter what is below it.
+fn can_hand_on(dir: BorrowedFd<'_>, group: &str) -> bool {
+    let file = |name: &str| files::open(dir, format!("{group}/{name}"));
+    let is_topmost = file("cgroup.type").is_err();
+    let mut members = Vec::new();
+    let is_read = file("cgroup.procs").and_then(|procs| files::reread(&procs, &mut members));
+    is_topmost || (is_read.is_ok() && members.is_empty())
 }
 
 fn move_hint(errno: Errno) -> Option<String> {
