@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::apt;
 use crate::args::{self, Args};
 use crate::cargo::{Workspace, show};
 use crate::tally::{Counter, Tally};
@@ -131,6 +132,10 @@ fn component(name: &str, component: &str, mut probe: Command, mut command: Comma
 }
 
 fn tests_here(workspace: &Workspace) -> Step {
+    // Some tests kill at a given system call, by it; they say so when they are skipped without.
+    if let Err(Trouble::Unavailable { reason, fix }) = apt::ensure_program("strace", "strace") {
+        trouble::frame("SOME TESTS WILL BE SKIPPED: NO STRACE", &reason, &fix);
+    }
     // Not nextest: a fresh machine has none.
     let mut cargo = workspace.cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     step("tests, this machine", |tally| counted(&mut cargo, tally))

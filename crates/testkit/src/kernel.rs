@@ -11,7 +11,7 @@
 //!   groups that are gone;
 //! - [`FakeKernel::violations`] lists what a correct core never asks for.
 //!
-//! Source: `design/mechanisms.md`, traps; `contract.rs` says the promises one by one.
+//! Source: `docs/kernel.md`, traps; `contract.rs` says the promises one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -9,6 +9,7 @@ mod answers;
 mod bad_input;
 mod common;
 mod inherits;
+mod killed;
 mod leftovers;
 mod limits;
 mod places;
