@@ -340,6 +340,27 @@ impl Platform {
         }
     }
 
+    /// Readable when the guardian has been killed: for those who wait long for something other than the end of
+    /// a group. Then [`guard_again`](Self::guard_again) is due.
+    #[must_use]
+    pub fn guardian_fd(&self) -> Option<OwnedFd> {
+        self.guard.watched()
+    }
+
+    /// Makes another guardian if the last one has been killed.
+    ///
+    /// # Errors
+    /// None can be started.
+    pub fn guard_again(&self) -> Result<(), Fault> {
+        let root = self.roots().first().cloned();
+        match root {
+            Some(root) if self.is_owner() && self.guard.has_fallen() => {
+                self.ensure_guardian(self.site()?, &root)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Which members do not die although they were killed, and what keeps them, as far as it can be seen.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! - while the command lives we follow what it does and decide nothing that it could decide;
 //! - the loop ends when nobody is left, or when who is left shall stay.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub(crate) struct Supervisor<'a> {
     job: Job,
     child: Child,
     signals: SignalFd,
+    /// Tells when somebody has killed the guardian.
+    guardian: Option<OwnedFd>,
     terminal: Option<Terminal>,
     phase: Phase,
     leader: Option<ExitStatus>,
@@ -104,6 +106,7 @@ impl<'a> Supervisor<'a> {
             job,
             child,
             signals,
+            guardian: engine.platform().guardian_fd(),
             terminal,
             phase: Phase::Running,
             leader: None,
@@ -149,7 +152,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Sleeps until something has happened or is due; whether the command has ended.
-    fn sleep(&self) -> bool {
+    fn sleep(&mut self) -> bool {
         let waiter = match &self.phase {
             Phase::Draining(waiter) => Some(waiter),
             _ => None,
@@ -163,18 +166,30 @@ impl<'a> Supervisor<'a> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
 
         let fd = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
-        let mut room = [fd(self.signals.as_fd()), fd(self.signals.as_fd())];
-        let mut length = 1;
-        let third = match &self.phase {
-            Phase::Running => Some(self.child.as_fd()),
-            _ => waiter.and_then(|waiter| waiter.fd()),
+        let running = matches!(self.phase, Phase::Running);
+        // A waiter looks after the guardian by itself.
+        let (second, third) = match waiter {
+            Some(waiter) => (waiter.fd(), None),
+            None if running => (Some(self.child.as_fd()), self.guardian.as_ref().map(AsFd::as_fd)),
+            None => (None, None),
         };
-        if let Some(third) = third {
-            room[1] = fd(third);
-            length = 2;
+        let signals = self.signals.as_fd();
+        let mut room = [fd(signals), fd(second.unwrap_or(signals)), fd(third.unwrap_or(signals))];
+        let length = 1 + usize::from(second.is_some()) + usize::from(third.is_some());
+        let woken = poll(&mut room[..length], timeout.as_ref()).is_ok();
+        let heard = |nth: usize| woken && nth < length && !room[nth].revents().is_empty();
+        let (ended, fallen) = (running && heard(1), running && heard(2));
+        if fallen {
+            self.guard_again();
         }
-        let woken = poll(&mut room[..length], timeout.as_ref());
-        matches!(self.phase, Phase::Running) && woken.is_ok() && !room[1].revents().is_empty()
+        ended
+    }
+
+    /// Somebody has killed the guardian: without another the command would outlive us if we were killed too.
+    fn guard_again(&mut self) {
+        let platform = self.engine.platform();
+        // Where none can be started any more there is none to watch.
+        self.guardian = platform.guard_again().ok().and_then(|()| platform.guardian_fd());
     }
 
     fn heard(&mut self, meaning: Meaning) -> Result<(), Error> {

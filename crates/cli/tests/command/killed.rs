@@ -6,7 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
-use crate::common::{JOB, as_usual, first, mount, until};
+use rustix::process::Signal;
+
+use crate::common::{JOB, as_usual, first, mount, send_signal, until};
 
 /// A command that leaves stubborn processes behind, outside its session.
 const COMMAND: &str = "trap '' TERM HUP INT
@@ -17,8 +19,8 @@ const COMMAND: &str = "trap '' TERM HUP INT
 struct Base(PathBuf);
 
 impl Base {
-    fn new() -> std::io::Result<Self> {
-        let path = mount().join(format!("test-killed-{}", std::process::id()));
+    fn new(name: &str) -> std::io::Result<Self> {
+        let path = mount().join(format!("test-{name}-{}", std::process::id()));
         fs::create_dir(&path)?;
         Ok(Self(path))
     }
@@ -55,7 +57,7 @@ fn nothing_is_left_of_a_run_that_is_killed_at_any_system_call() {
         eprintln!("SKIPPED: there is no strace, which kills at a given system call");
         return;
     }
-    let Ok(base) = Base::new() else {
+    let Ok(base) = Base::new("killed") else {
         eprintln!("SKIPPED: no group can be made here");
         return;
     };
@@ -80,4 +82,37 @@ fn nothing_is_left_of_a_run_that_is_killed_at_any_system_call() {
         }
     }
     assert!(killed > 100, "{killed} system calls: that was not a whole run");
+}
+
+/// The guardian in the group, one that lives and is not `but`.
+fn guardian(base: &Base, but: Option<u32>) -> Option<u32> {
+    let members = fs::read_to_string(base.0.join("cgroup.procs")).unwrap();
+    let comm = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let mut pids = members.lines().filter_map(|pid| pid.parse().ok());
+    pids.find(|pid| Some(*pid) != but && comm(*pid).trim() == "job-guardian")
+}
+
+#[test]
+fn a_guardian_that_was_killed_is_followed_by_another_while_the_command_runs() {
+    let Ok(base) = Base::new("guardian") else {
+        eprintln!("SKIPPED: no group can be made here");
+        return;
+    };
+    let mut run = Command::new(JOB);
+    run.args(["run", "--", "/bin/sh", "-c", "setsid sleep 1000 & sleep 1000"]);
+    as_usual(&mut run);
+    let join = base.0.join("cgroup.procs");
+    first(&mut run, move || fs::write(&join, "0"));
+    let mut run = run.stdin(Stdio::null()).spawn().unwrap();
+    let mut killed = None;
+    for _ in 0..2 {
+        until("there is a guardian", || guardian(&base, killed).is_some());
+        let pid = guardian(&base, killed).unwrap();
+        send_signal(pid, Signal::KILL);
+        killed = Some(pid);
+    }
+    until("there is another guardian", || guardian(&base, killed).is_some());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    until("nothing is left", || base.is_clean());
 }
