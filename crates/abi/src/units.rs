@@ -73,6 +73,12 @@ impl fmt::Display for Handle {
     }
 }
 
+/// Linux has the signals 1 to 64.
+#[must_use]
+pub fn is_signal(number: i32) -> bool {
+    (1..=64).contains(&number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,13 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
 
 use jobobject_engine::Engine;
 use jobobject_engine::linux::Process;
 use jobobject_sys::pidfd;
 use jobobject_sys::signal::send;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, retry_on_intr};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -77,7 +76,7 @@ impl Shared {
             let ended = match self.try_lock() {
                 Some(mut end) => self.take(&mut end, WaitIdOptions::empty())?,
                 None => {
-                    wait_readable(self.process().pidfd(), None);
+                    wait_readable(self.process().pidfd());
                     self.try_end()?
                 }
             };
@@ -113,7 +112,7 @@ impl Shared {
     /// Another part of this process reaps all children, or the kernel does. Linux tells the status
     /// all the same from 6.15 on.
     fn end_after_reap(&self) -> LeaderEnd {
-        wait_readable(self.process().pidfd(), None);
+        wait_readable(self.process().pidfd());
         match pidfd::exit_info(self.process().pidfd()) {
             Ok(Some(info)) => LeaderEnd::Status(ExitStatus::from_raw(info.status)),
             _ => LeaderEnd::Taken,
@@ -144,15 +143,10 @@ fn raw_status(status: &rustix::process::WaitIdStatus) -> ExitStatus {
     ExitStatus::from_raw(raw)
 }
 
-/// Waits until `fd` is readable; false when `timeout` passed first.
-pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> bool {
-    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    loop {
-        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], timeout.as_ref()) {
-            Err(Errno::INTR) if timeout.is_none() => {}
-            ready => return ready.is_ok_and(|ready| ready > 0),
-        }
-    }
+/// Waits until `fd` is readable.
+fn wait_readable(fd: BorrowedFd<'_>) {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    while poll(&mut fds, None) == Err(Errno::INTR) {}
 }
 
 /// A process that was started by a [`Command`](crate::Command), as `std::process::Child`.
@@ -199,7 +193,7 @@ impl Child {
     /// # Errors
     /// A number that is no signal; a process that has become another user's.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        if !(1..=64).contains(&signal) {
+        if !jobobject_abi::units::is_signal(signal) {
             return Err(Error::invalid(format!("{signal} is not a signal")));
         }
         match send(self.shared.process().pidfd(), signal) {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use jobobject_abi::info::CpuTimes;
+use jobobject_abi::units::is_signal;
 use jobobject_abi::{Enforcement, LimitKind};
 use jobobject_core::{
     Effect, Fault, GroupKey, Outcome, Place, ProcessFacts, ProcessKey, ProcessState, Target,
@@ -728,7 +729,7 @@ impl Platform {
     }
 
     fn signal(&self, key: GroupKey, signal: i32, resume: bool) -> Result<Outcome, Fault> {
-        if !(1..=64).contains(&signal) {
+        if !is_signal(signal) {
             return Err(fault("kill", format!("signal {signal}"), Errno::INVAL));
         }
         let group = self.group(key)?;

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use jobobject_abi::units::is_signal;
 use jobobject_abi::{Access, Actor, EndReason, Handle, LimitKind, Reply, Tick};
 
 use crate::effect::{Effect, Fault, GroupKey, Outcome};
@@ -27,11 +28,6 @@ pub(crate) struct Stop {
     pub(crate) signal: i32,
     pub(crate) grace: Duration,
     pub(crate) reason: EndReason,
-}
-
-/// Linux has signals 1 to 64.
-pub(crate) fn is_signal(signal: i32) -> bool {
-    (1..=64).contains(&signal)
 }
 
 impl ObjectManager {

@@ -10,10 +10,11 @@
 use std::time::Duration;
 
 use jobobject_abi::info::CpuTimes;
+use jobobject_abi::units::is_signal;
 use jobobject_abi::{Access, EndReason, Handle, JobTime, LimitKind, Limits, OnLimit, Reply, Ticks};
 
 use crate::effect::{Effect, Fault, Outcome, soonest};
-use crate::job::close::{Stop, is_signal};
+use crate::job::close::Stop;
 use crate::job::{Ending, Group, JobId};
 use crate::manager::{
     AFTER_RETIRING, Facts, LimitChange, ObjectManager, Pending, Serial, SessionId, Step, Timer,
